@@ -86,6 +86,7 @@ pages: setup  ## documents and schemas that are made from tables in the code
 	$(BIN)/python -m tailrace.statistics.page > docs/statistics.md
 	$(BIN)/python -m tailrace.contracts.language.guards.page > docs/guards.md
 	$(BIN)/python -m tailrace.templates.page > docs/templates.md
+	$(BIN)/python -m tests.support.published_models > docs/published-models.md
 	$(BIN)/python -m tailrace.kafka_access.matrix > docs/kafka-users.md
 	$(BIN)/python -m tests.support.file_kinds > docs/files.md
 	$(BIN)/python -m tailrace.control.asyncapi contracts/models/credit.yaml > contracts/asyncapi.yaml

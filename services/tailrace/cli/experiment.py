@@ -73,14 +73,12 @@ def rows(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ends = [end for arm in arms for end in (arm["low"], arm["high"]) if end is not None]
     return [
         {
-            "arm": arm["arm"],
-            "version": arm["version"],
+            "arm": f"{arm['arm']}: version {arm['version']}",
             "share": f"{arm['probability']:.2%}",
             "requests": arm["requests"],
             "outcomes": arm["outcomes"],
             "value": _number(arm["value"]),
-            "low": _number(arm["low"]),
-            "high": _number(arm["high"]),
+            "95 %": "" if arm["low"] is None else f"{_number(arm['low'])} to {_number(arm['high'])}",
             "best": "" if arm["best"] is None else f"{arm['best']:.1%}",
             "picture": picture(arm["low"], arm["value"], arm["high"], ends),
         }

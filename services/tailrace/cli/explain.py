@@ -51,8 +51,10 @@ def show(explained: Explained, top: int) -> None:
     event = explained.event
     output = event["predicted_class"] if event["value"] is None else event["value"]
     score = "" if event["score"] is None else f", score {event['score']:.6g}"
-    emit(f"{event['model']} version {event['version']} ({event['role']}): {output}{score}, {event['action']}")
-    emit(f"{explained.what}: {explained.baseline:+.4f} on average, {explained.output:+.4f} here")
+    action = "" if event["action"] == output else f", {event['action']}"
+    emit(f"{event['model']} version {event['version']} ({event['role']}): {output}{score}{action}")
+    exact = ", exact" if explained.exact else ""
+    emit(f"{explained.what}: {explained.baseline:+.4f} on average, {explained.output:+.4f} here{exact}")
     shown = list(explained.contributions.items())[:top]
     rest = explained.output - explained.baseline - sum(contribution for _, contribution in shown)
     most = max(abs(contribution) for _, contribution in shown) or 1.0
@@ -64,14 +66,14 @@ def show(explained: Explained, top: int) -> None:
                 "feature": feature,
                 "value": explained.values[feature],
                 "adds": f"{contribution:+.4f}",
-                "error": "exact" if explained.exact else f"{explained.errors[feature]:.4f}",
+                **({} if explained.exact else {"error": f"{explained.errors[feature]:.4f}"}),
                 "": f"{bar if contribution < 0 else '':>{_BAR}}|{bar if contribution >= 0 else ''}",
             }
         )
-        if explained.logged is not None:
+        if explained.logged is not None and not (explained.exact and explained.as_logged):
             logged = explained.logged.get(feature)
             rows[-1]["logged"] = None if logged is None else f"{logged:+.4f}"
     if len(explained.contributions) > top:
         others = f"{len(explained.contributions) - top} others"
-        rows.append({"feature": others, "value": None, "adds": f"{rest:+.4f}", "error": None, "": ""})
+        rows.append({"feature": others, "value": None, "adds": f"{rest:+.4f}", "": ""})
     emit(rows)

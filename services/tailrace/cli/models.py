@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from tailrace.connection import Connection
     from tailrace.control.publish import Publication
 
+_MAIN_METRICS = ("auc", "accuracy", "mae", "log_loss", "rmse")
+"""The first of them that a version has stands in the short list."""
+
+InvertedOption = Annotated[
+    bool,
+    typer.Option("--allow-inverted", help="Publish it also where it ranks the holdout the wrong way round."),
+]
+
 
 @app.command()
 def train(
@@ -30,6 +38,7 @@ def train(
         str | None,
         typer.Option(help="Train on rows where this SQL condition is true, such as 'alcohol >= 11'."),
     ] = None,
+    allow_inverted: InvertedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the contract's template on a file and publish it as the model's next version.
@@ -51,8 +60,9 @@ def train(
     until_ms = parsed("--until", until, parse_time)
     addresses, key = connection(), own_key(home_dir())
     contract = contract_in_force(addresses, model)
+    mapping = find_mapping(Path.cwd(), model)
     package = train_package(
-        data, find_mapping(Path.cwd(), model), contract, until_ms=until_ms, where=where, say=say
+        data, mapping, contract, until_ms=until_ms, where=where, allow_inverted=allow_inverted, say=say
     )
     say("publishing: the next version's number is asked for, then its chunks and manifest are written")
     _report(publish_package(addresses, package, key, home_dir()), as_json)
@@ -74,36 +84,53 @@ def publish(
         ),
     ],
     where: Annotated[str | None, typer.Option(help="Only rows where this SQL condition is true.")] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="The output that counts; where each class has one of its own, repeat it."),
+    ] = None,
+    of_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class", help="The contract's class of each column of the output, in order; repeat it."
+        ),
+    ] = None,
+    allow_inverted: InvertedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Publish an ONNX model as the model's next version, judged on the holdout.
 
     It reads one input per feature, named after it, or one matrix of all features in the contract's order, and
     gives probabilities by class, that of the positive class alone, or values. Data in files beside it is taken in.
+    Where the model does not say which output counts or which class a column is, --output and --class do.
 
     Example: tailrace publish model.onnx --model credit --holdout labelled.csv
     """
     from tailrace.contracts.state.fold_topics import contract_in_force
-    from tailrace.control.publish import publish_onnx
+    from tailrace.control.publish import publish_package
     from tailrace.files.data_mapping import find_mapping
     from tailrace.models.formats.onnx.files import onnx_bytes
+    from tailrace.models.formats.onnx.outputs import OutputChoice
+    from tailrace.models.package.build import BuildChecks, build_from_onnx
     from tailrace.models.train import frame_of, labelled_rows
+    from tailrace.signing.trust import own_key
 
     data = onnx_bytes(file)
-    addresses = connection()
+    addresses, key = connection(), own_key(home_dir())
     contract = contract_in_force(addresses, model)
-    rows, _ = labelled_rows(holdout, find_mapping(Path.cwd(), model), contract, where, say)
+    mapping = find_mapping(Path.cwd(), model)
+    rows, _ = labelled_rows(holdout, mapping, contract, where, say)
     say(f"judging {file.name} on {rows.height:,} rows of {holdout.name}")
-    published = publish_onnx(
+    package = build_from_onnx(
         data,
         frame_of(rows, contract),
         rows[contract.target.name].to_numpy(),
         contract,
-        addresses,
-        home_dir(),
-        f"{rows.height:,} rows of {holdout.name}",
+        selection=f"{rows.height:,} rows of {holdout.name}",
+        mapping=mapping,
+        choice=OutputChoice(tuple(output or ()), tuple(of_class or ())),
+        checks=BuildChecks(allow_inverted=allow_inverted),
     )
-    _report(published, as_json)
+    _report(publish_package(addresses, package, key, home_dir()), as_json)
 
 
 @app.command()
@@ -117,13 +144,14 @@ def models(
         bool, typer.Option("--dry-run", help="With --prune: say what would go, and remove nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: do not ask first.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every metric, and who published what.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List published versions: what they are in the rollout, how they did on their holdout, where they come from.
+    """List published versions: what they are in the rollout, and how they did on their holdout by the gates' metric.
 
-    Of one model also what each training run compared on the outcomes that it held back: candidate, champion,
-    baseline and the other templates, by metric, with intervals. With --prune it lists what it removes, and asks first
-    where a person looks on.
+    With --all every metric, who published them and their digests, and of one model also what each training run compared
+    on the outcomes that it held back: candidate, champion, baseline and the other templates, by metric, with intervals.
+    With --prune it lists what it removes, and asks first where a person looks on.
 
     Example: tailrace models credit
     """
@@ -141,14 +169,16 @@ def models(
     if as_json:
         emit([version | {"evaluations": _evaluations(version, judged)} for version in versions], as_json=True)
         return
-    emit([_row(version) for version in versions])
+    emit([_row(version) | (_more(version) if every else {}) for version in versions])
     for version in versions:
+        if by := version["calibration"]:
+            say(f"version {version['version']} of {version['model']}: {_calibrated(by, version['metrics'])}")
         if template := (version.get("lineage") or {}).get("template"):
             say(
                 f"version {version['version']} of {version['model']} was trained by {template['name']} of "
                 f"{template['distribution']} {template['version']}, sha256 {template['digest'][:12]}"
             )
-    if model is not None and judged:
+    if model is not None and judged and every:
         say("what training runs found on the outcomes that they held back:")
         emit([_evaluation(e) for e in judged])
 
@@ -175,6 +205,8 @@ def _prune(addresses: Connection, model: str | None, *, dry_run: bool, yes: bool
 
 
 def _report(published: Publication, as_json: bool) -> None:
+    from tailrace.control.publish import calibration_of
+
     emit(published.to_dict(), as_json)
     model, version = published.model, published.version
     goes = "it goes into service once its checks pass"
@@ -183,6 +215,8 @@ def _report(published: Publication, as_json: bool) -> None:
             "it goes into shadow once its checks pass, and into service once it proves better; "
             f"`tailrace promote {model} {version}` does not wait for that"
         )
+    if (by := calibration_of(published.manifest)) is not None:
+        say(_calibrated(by, published.metrics))
     say(f"published {model} version {version}; {goes}")
 
 
@@ -201,13 +235,27 @@ def _evaluation(e: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(version: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the table; ``--json`` has the rest."""
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(version["metrics"].items()))
+    """A line of the table; ``--all`` has more, ``--json`` the rest."""
+    metrics = version["metrics"]
+    main = next((name for name in _MAIN_METRICS if name in metrics), None)
     return {
         **{name: version[name] for name in ("model", "version", "state", "format", "rows")},
         **({} if version["trusted"] else {"state": f"{version['state']}, untrusted"}),
-        "holdout": metrics,
+        "holdout": "" if main is None else f"{main} {metrics[main]:.4f}",
         "published": version["published_at"][:19] + "Z",
-        "by": version["published_by"],
-        "digest": version["digest"][:12],
     }
+
+
+def _more(version: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(version["metrics"].items()))
+    return {"holdout": metrics, "by": version["published_by"], "digest": version["digest"][:12]}
+
+
+def _calibrated(by: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    """What calibration did, for people."""
+    changed = ", ".join(
+        f"{name} {before:.4f} before and {metrics[name]:.4f} after"
+        for name, before in sorted(by["metrics_before"].items())
+        if name in metrics and f"{before:.4f}" != f"{metrics[name]:.4f}"
+    )
+    return f"probabilities are calibrated ({by['method']}): {changed}; training.calibrate: never leaves them alone"

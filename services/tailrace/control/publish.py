@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tailrace.connection import Connection, connect, home_dir
-from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.data_file import find_mapping
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.record_types import ChunkRecord, ModelManifestRecord
 from tailrace.contracts.state.fold_topics import contract_in_force
@@ -17,9 +17,10 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
 from tailrace.errors import TailraceError
 from tailrace.models.catalog import given
+from tailrace.models.formats.compare import MOST_DIFFERENCE
 from tailrace.models.formats.foreign import refuse_object
 from tailrace.models.manifest import Manifest, sha256
-from tailrace.models.package.build import Package, build_from_onnx, build_package
+from tailrace.models.package.build import BuildChecks, Package, build_package
 from tailrace.models.package.open import MANIFEST_BYTES, PACKAGE_BYTES, verified_manifest
 from tailrace.signing.keys import SigningKey, verifies
 from tailrace.signing.records import manifest_bytes
@@ -66,7 +67,23 @@ class Publication:
             "rows": self.manifest.lineage.rows,
             "holdout_rows": self.manifest.holdout.rows,
             "metrics": dict(self.manifest.holdout.metrics),
+            "calibration": calibration_of(self.manifest),
         }
+
+
+def calibration_of(manifest: Manifest) -> dict[str, Any] | None:
+    """How a version's probabilities are calibrated, and metrics of the same rows before; None where they are not."""
+    by = manifest.calibration
+    if by is None:
+        return None
+    before = manifest.holdout.uncalibrated or {"log_loss": by.log_loss_before}
+    return {
+        "method": by.method,
+        "slope": by.slope,
+        "offset": by.offset,
+        "rows": by.rows,
+        "metrics_before": before,
+    }
 
 
 def publish(
@@ -78,6 +95,10 @@ def publish(
     holdout: tuple[Any, Any] | None = None,
     connection: Connection | None = None,
     home: str | Path | None = None,
+    project: str | Path | None = None,
+    conversion_tolerance: float = MOST_DIFFERENCE,
+    calibrate: Literal["never"] | None = None,
+    allow_inverted: bool = False,
 ) -> Publication:
     """Publishes a scikit-learn estimator as the next version of a model.
 
@@ -87,15 +108,21 @@ def publish(
     Args:
         estimator: a classifier with ``predict_proba`` or a regressor; fitted here where it is not.
         X: the rows it is fitted on, in the order of time: a data frame with columns named after features of
-            the contract, or a matrix of all of them in the contract's order.
-        y: the truth by row.
+            the contract or as the file of ``tailrace init`` has them, or a matrix of all
+            features in the contract's order.
+        y: the truth by row, as the contract or that file spells it.
         model: the logical model; its contract must have been applied.
         holdout: ``(X, y)`` that the estimator has not seen; by default the last fifth of the rows.
         connection: where Kafka and the registry are; by default as the environment or the running home say.
         home: whose key signs; by default ``TAILRACE_HOME`` or ``./.tailrace``.
+        project: the folder whose contracts/data says what a file calls columns and classes; by default the current one.
+        conversion_tolerance: how far the outputs of a converted estimator may be off, as a share of their spread.
+        calibrate: ``"never"`` leaves probabilities as they are; by default they are calibrated where that helps.
+        allow_inverted: publishes a version that ranks the holdout the wrong way round.
 
     Raises:
-        TailraceError: it does not fit the contract or cannot be carried as data; says why and what to do.
+        TailraceError: it does not fit the contract, answers requests in another way than the rows of X, ranks the
+            holdout the wrong way round, or cannot be carried as data; says why and what to do.
 
     Example:
         >>> tailrace.publish(pipeline, frame, frame_of_labels, model="credit")  # doctest: +SKIP
@@ -103,17 +130,11 @@ def publish(
     refuse_object(estimator)
     folder = Path(home or home_dir())
     where, key = connection or connect(home=folder), own_key(folder)
-    package = build_package(estimator, X, y, contract_in_force(where, model), holdout=holdout)
+    mapping = find_mapping(Path(project or Path.cwd()), model)
+    checks = BuildChecks(conversion_tolerance, calibrate, allow_inverted)
+    contract = contract_in_force(where, model)
+    package = build_package(estimator, X, y, contract, holdout=holdout, mapping=mapping, checks=checks)
     return publish_package(where, package, key, folder)
-
-
-def publish_onnx(
-    data: bytes, x: Any, y: Any, contract: ModelContract, connection: Connection, home: Path, selection: str
-) -> Publication:
-    """Publishes an ONNX model made elsewhere, judged on rows that it has not seen."""
-    key = own_key(home)
-    package = build_from_onnx(data, x, y, contract, selection=selection)
-    return publish_package(connection, package, key, home)
 
 
 def publish_package(

@@ -11,6 +11,7 @@ from tailrace.connection import Connection
 from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.control.commands import rollouts
+from tailrace.control.publish import calibration_of
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.package.open import known_to, verified_manifest
@@ -73,8 +74,8 @@ def _described(record: ModelManifestRecord, rollout: RolloutState, trust: TrustS
     try:
         manifest = verified_manifest(record, trust)
     except PackageRefused as refused:
-        nothing: dict[str, Any] = {"format": None, "rows": None, "metrics": {}, "refused": str(refused)}
-        return {**envelope, "trusted": False, **nothing}
+        nothing: dict[str, Any] = {"format": None, "rows": None, "metrics": {}, "calibration": None}
+        return {**envelope, "trusted": False, **nothing, "refused": str(refused)}
     document = manifest.model_dump(mode="json")
     return {
         **envelope,
@@ -82,6 +83,7 @@ def _described(record: ModelManifestRecord, rollout: RolloutState, trust: TrustS
         "format": manifest.format,
         "rows": manifest.lineage.rows,
         "metrics": dict(manifest.holdout.metrics),
+        "calibration": calibration_of(manifest),
         "holdout_rows": manifest.holdout.rows,
         "inputs": [i.name for i in manifest.inputs],
         "conversion": document["conversion"],

@@ -47,19 +47,27 @@ class Conversion(Frozen):
 
     ``max_abs_difference`` is the largest difference of any probability or value; ``class_agreement`` the share of rows
     with the same predicted class (1 for regression). ``note`` says how it was converted, or why it was not.
+    ``tolerance`` is the largest difference that was allowed, as a share of the outputs' ``spread`` (their standard
+    deviation over the rows). A package of before has neither, and what is None is left out of the bytes.
     """
 
     rows: int
     max_abs_difference: Finite
     class_agreement: Finite
     note: str
+    tolerance: Finite | None = None
+    spread: Finite | None = None
 
 
 class Holdout(Frozen):
-    """What the model scored on rows that it was not fitted on: ``metrics`` as scikit-learn computes them."""
+    """What the model scored on rows that it was not fitted on: ``metrics`` as scikit-learn computes them.
+
+    ``uncalibrated`` are the metrics of the same rows before calibration; left out of the bytes where there is none.
+    """
 
     rows: int
     metrics: dict[str, Finite]
+    uncalibrated: dict[str, Finite] | None = None
 
 
 class TrainedOn(Frozen):
@@ -168,8 +176,14 @@ class Manifest(Frozen):
         fields = self.model_dump(mode="json", exclude=without | absent)
         if self.lineage.template is None:
             del fields["lineage"]["template"]
-        if self.lineage.trained_on is not None and self.lineage.trained_on.content is None:
-            del fields["lineage"]["trained_on"]["content"]
+        optional = [(each, "column") for each in fields["inputs"]] + [(fields["holdout"], "uncalibrated")]
+        if self.lineage.trained_on is not None:
+            optional.append((fields["lineage"]["trained_on"], "content"))
+        if self.conversion is not None:
+            optional += [(fields["conversion"], "tolerance"), (fields["conversion"], "spread")]
+        for section, name in optional:
+            if section[name] is None:
+                del section[name]
         return canonical_json(fields)
 
     @classmethod

@@ -19,7 +19,9 @@ from tailrace.files.data_mapping import DataMapping
 from tailrace.files.rows import read_rows
 from tailrace.models.columns import column_of
 from tailrace.models.manifest import TrainedOn
-from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS, Package, build_package
+from tailrace.models.package.build import HOLDOUT_SHARE, BuildChecks, Package, build_package
+from tailrace.models.package.rows import LEAST_ROWS
+from tailrace.models.trainable import refuse_untrainable
 from tailrace.templates.team_templates import find_template
 from tailrace.templates.template import LearningTask, Template
 
@@ -43,6 +45,7 @@ def train(
     *,
     until_ms: int | None = None,
     where: str | None = None,
+    allow_inverted: bool = False,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Package:
     """Fits the contract's template on rows of a file; the last fifth of them in time is the holdout.
@@ -54,6 +57,7 @@ def train(
         until_ms: only rows up to this event time.
         where: only rows where this SQL condition over the file's columns is true.
             Without either: the earliest fifth of the rows.
+        allow_inverted: takes a version that ranks the holdout the wrong way round.
         say: called with what goes on.
 
     Raises:
@@ -69,6 +73,7 @@ def train(
     say(f"training on {rows.selection}, the last {held:,} of them ({HOLDOUT_SHARE:.0%}) held out")
     x, y = frame_of(rows.frame, contract), rows.frame[contract.target.name].to_numpy()
     template, origin = find_template(contract.training.template)
+    refuse_untrainable(template, x, y, contract)
     say(f"fitting {contract.training.template}, then converting and checking it: this may take a while")
     with threadpool_limits(limits=1):  # another number of threads adds up in another order
         estimator = unfitted(template, contract, options=contract.training.options)
@@ -85,6 +90,7 @@ def train(
             trained_on=rows.trained_on,
             template=origin,
             seeds={"random_state": SEED},
+            checks=BuildChecks(allow_inverted=allow_inverted),
         )
     if why := _why_fewer(package, held):
         say(why)

@@ -43,4 +43,5 @@ HIST_GRADIENT_BOOSTING = Template(
     "Gradient boosting over histograms, which takes missing values and categories as they are.",
     _estimator,
     BoostingOptions,
+    needs_values=True,
 )

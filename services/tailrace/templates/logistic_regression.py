@@ -20,4 +20,5 @@ LOGISTIC_REGRESSION = Template(
     "logistic-regression",
     "Imputation, scaling and encoding, then logistic regression; ridge regression where the target is a number.",
     _estimator,
+    scales=True,
 )

@@ -27,5 +27,9 @@ def _estimator(task: LearningTask, options: ForestOptions, seed: int) -> Any:
 
 
 RANDOM_FOREST = Template(
-    "random-forest", "Imputation, scaling and encoding, then a random forest.", _estimator, ForestOptions
+    "random-forest",
+    "Imputation, scaling and encoding, then a random forest.",
+    _estimator,
+    ForestOptions,
+    scales=True,
 )

@@ -158,6 +158,7 @@ RIVER_LINEAR = Template(
     "river-linear",
     "river's linear model, learned online, a row at a time, and published as the scikit-learn pipeline that equals it.",
     lambda task, _options, _seed: _OnePass(task),
+    scales=True,
 )
 
 

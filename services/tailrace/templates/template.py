@@ -39,12 +39,16 @@ class Template:
         estimator: from task, options and seed an unfitted scikit-learn estimator, or whatever has a ``fit(rows,
             truth)`` that gives a fitted one. Rows are a pandas frame in the order of time; only the seed is random.
         options: what a contract may set.
+        scales: whether numbers are standardised, so that one far outlier squeezes all others together.
+        needs_values: whether each column of numbers must have a value in a row.
     """
 
     name: str
     doc: str
     estimator: Callable[[LearningTask, Any, int], Any]
     options: type[TemplateOptions] = TemplateOptions
+    scales: bool = False
+    needs_values: bool = False
 
     def unfitted(self, task: LearningTask, seed: int, options: Mapping[str, Any] | None = None) -> Any:
         """What ``estimator`` gives under a contract's options.

@@ -24,8 +24,8 @@ from tailrace.contracts.records.schemas import outcome_schema, prediction_schema
 from tailrace.errors import BadRecord, TailraceError
 from tailrace.models.class_names import class_text
 from tailrace.models.columns import Array
-from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS
-from tailrace.models.package.rows import LabelledRows
+from tailrace.models.package.build import HOLDOUT_SHARE
+from tailrace.models.package.rows import LEAST_ROWS, LabelledRows
 from tailrace.models.package.table import columns_of, data_digest, inputs_of, target_of
 from tailrace.models.train import frame_of
 from tailrace.streaming.records import Message

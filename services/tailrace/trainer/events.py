@@ -175,6 +175,23 @@ def record_of(run: Run, **more: Any) -> TrainingRunRecord:
     return cast(TrainingRunRecord, {**record, **more})
 
 
+def failure_of(run: Run, reason: str, since: Run, *, resolved: bool = False) -> AlertRecord:
+    """The alert about runs that fail one after the other, ``since`` the first of them; or that it is over."""
+    return alert_record(
+        "training-failed",
+        record_id("training-failed", since.run_id),
+        service="trainer",
+        severity="warning",
+        summary=f"training {run.model} works again"
+        if resolved
+        else f"training {run.model} failed: {reason}; correct that, then `tailrace retrain {run.model}`",
+        at=run.cut,
+        model=run.model,
+        state="resolved" if resolved else "raised",
+        detail={"run_id": run.run_id, "reason": reason},
+    )
+
+
 def refusal_of(refuse: Refuse, at: int) -> AlertRecord:
     """The alert that answers a command that is refused."""
     asked = refuse.asked

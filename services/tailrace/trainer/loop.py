@@ -30,7 +30,7 @@ from tailrace.streaming.consumer_loop import so_far
 from tailrace.streaming.records import Message, Record, TopicPartition
 from tailrace.telemetry.metrics import LAG, POSITION, RECORDS
 from tailrace.trainer.decide import Refuse, StartRun, WritePlan, decide, expecting
-from tailrace.trainer.events import TOPICS, Events, record_of, refusal_of
+from tailrace.trainer.events import TOPICS, Events, failure_of, record_of, refusal_of
 from tailrace.trainer.faust_app import make_app
 from tailrace.trainer.happened import CaughtUp
 from tailrace.trainer.processes import RunPostponed, WorkerLimits, WorkerLine, Workers
@@ -278,7 +278,7 @@ class TrainerLoop:
         applied = self._events.contract(run.contract_digest)
         if applied is None:
             reason = f"contract {run.contract_digest[:12]}, by which it was planned, was never in force"
-            await self._write([_step(run, FAILED, reason=reason)])
+            await self._write(ended(self._state.of(run.model).runs, run, FAILED, {"reason": reason}))
             return
         job = {"run": record_of(run), "contract": applied.resolved, "best": best_of(known.runs)}
         facts: dict[str, Any] = {"templates": []}
@@ -302,7 +302,7 @@ class TrainerLoop:
         version = end.get("version")
         for e in facts.get("evaluations", []):
             e["version"] = version if e["who"] == "candidate" else e["version"]
-        await self._write([_step(run, end["end"], **facts, version=version, reason=reason)])
+        await self._write(ended(known.runs, run, end["end"], {**facts, "version": version, "reason": reason}))
 
     async def _end_work(self) -> None:
         if self._task is not None and self._working():
@@ -310,6 +310,32 @@ class TrainerLoop:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._task = None
+
+
+def ended(runs: Mapping[str, Run], run: Run, state: str, facts: Mapping[str, Any]) -> list[_Record]:
+    """The last step of a run, and the alert that it raises or resolves.
+
+    Args:
+        runs: all that are known of the model.
+        facts: what the step says, among it the ``reason``.
+    """
+    since = first_of_failing(runs, run)
+    records = [_step(run, state, **facts)]
+    if state == FAILED:
+        records.append(("Alert", failure_of(run, facts["reason"], since or run)))
+    elif since is not None:
+        records.append(("Alert", failure_of(run, facts["reason"], since, resolved=True)))
+    return records
+
+
+def first_of_failing(runs: Mapping[str, Run], run: Run) -> Run | None:
+    """The first of the runs that failed one after the other right before this one; None where the last did not."""
+    first = None
+    for before in sorted((r for r in runs.values() if r.cut < run.cut), key=lambda r: r.cut, reverse=True):
+        if before.state != FAILED:
+            break
+        first = before
+    return first
 
 
 def best_of(runs: Mapping[str, Run]) -> dict[str, float]:

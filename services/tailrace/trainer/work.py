@@ -16,10 +16,11 @@ from tailrace.errors import TailraceError
 from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.calibration import calibration_rows
-from tailrace.models.package.build import Package, build_package
+from tailrace.models.package.build import BuildChecks, Package, build_package
 from tailrace.models.package.rows import LabelledRows, imputed
 from tailrace.models.predictions import Predictions
 from tailrace.models.train import unfitted
+from tailrace.models.trainable import refuse_untrainable
 from tailrace.templates.table import TEMPLATES
 from tailrace.templates.team_templates import find_template
 from tailrace.trainer.dataset import Dataset, days
@@ -74,6 +75,7 @@ def _train(
     template, origin = find_template(chosen)
     (x, y), (held_x, held_y) = rows.train, rows.held
     progress(0.2, f"training {chosen} on {len(y):,} rows, {len(held_y):,} held back")
+    refuse_untrainable(template, x, y, contract)
     package = build_package(
         unfitted(template, contract, run.seed, contract.training.options).fit(x, y),
         x,
@@ -83,6 +85,7 @@ def _train(
         selection=f"run {run.run_id}: {len(y):,} outcomes of {days(run.window_start)} to {days(run.window_end)}",
         template=origin,
         seeds={"random_state": run.seed},
+        checks=BuildChecks(allow_inverted=True),  # the contract's gates judge it
     )
     candidate = LoadedModel(package.manifest, load_model(package.manifest, package.parts["model"]))
     held, held_frame = rows.held_rows, rows.held_frame
@@ -126,6 +129,7 @@ def _others(
         name, share = template.name, 0.5 + 0.4 * number / len(others)
         progress(share, f"training {name} for comparison")
         try:
+            refuse_untrainable(template, x, y, contract)
             yield name, predictions_of(unfitted(template, contract, seed).fit(x, y), held_x, contract)
         except (TailraceError, ValueError) as error:
             progress(share, f"{name} cannot be trained: {error}")

@@ -40,6 +40,7 @@ def test_without_a_closed_window_nothing_is_known() -> None:
     assert shown["windows"] == 0
     assert [(arm["requests"], arm["value"], arm["best"]) for arm in shown["arms"]] == [(0, None, None)] * 2
     assert rows(shown["arms"])[0]["picture"] == ""
+    assert [row["arm"] for row in rows(shown["arms"])] == ["a: version 1", "b: version 3"]
 
 
 def test_intervals_are_drawn_on_one_scale() -> None:

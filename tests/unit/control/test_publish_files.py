@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer
 from tests.support import models
 
 from tailrace.errors import TailraceError
-from tailrace.models.formats.convert import compare
+from tailrace.models.formats.compare import compare
 from tailrace.models.formats.onnx import boosters
 from tailrace.models.formats.onnx.files import onnx_bytes
 from tailrace.models.formats.onnx.to_onnx import onnx_forms
@@ -261,6 +261,22 @@ def test_a_booster_without_its_converter_says_what_to_install(monkeypatch: pytes
 def test_values_are_compared_on_their_own_scale() -> None:
     expected = np.array([[1000.0], [-1000.0], [0.01]])
     outputs = expected + np.array([[0.0], [0.0], [1e-3]])
-    difference, _ = compare(outputs, expected, "regression")
-    assert difference == pytest.approx(1e-3 / np.std(expected))
-    assert compare(expected + 0.5, expected, "regression")[0] > 1e-4
+    difference = compare(outputs, expected, "regression")
+    assert difference.of_spread == pytest.approx(1e-3 / np.std(expected))
+    assert difference.largest == pytest.approx(1e-3)
+    assert compare(expected + 0.5, expected, "regression").of_spread > 1e-4
+
+
+def test_small_outputs_are_held_to_their_own_spread() -> None:
+    small = np.array([[1e-7], [3e-7], [2e-7]])
+    assert compare(small * 1.01, small, "regression").of_spread > 1e-3
+    rare = np.column_stack([1 - small, small])
+    assert compare(rare + np.array([[0.0, 1e-7]]), rare, "binary").of_spread > 0.1
+    constant = np.full((3, 1), 0.1)
+    assert compare(constant + 1e-9, constant, "regression").of_spread == pytest.approx(1e-8)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_are_infinitely_far_off(bad: float) -> None:
+    expected = np.array([[1.0], [2.0]])
+    assert compare(np.array([[1.0], [bad]]), expected, "regression").of_spread == float("inf")

@@ -36,7 +36,7 @@ from tailrace.errors import TailraceError
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.manifest import Manifest, canonical_json
-from tailrace.models.package.build import build_from_onnx, build_package
+from tailrace.models.package.build import BuildChecks, build_from_onnx, build_package
 from tailrace.models.reference import Reference, category_profile, number_profile
 
 NUMERIC = """
@@ -404,7 +404,8 @@ def test_an_onnx_model_that_does_not_fit_says_how_it_should() -> None:
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 def test_each_kind_of_estimator_has_its_precision(estimator: Any, precision: str) -> None:
     x, y = plain_rows()
-    conversion = build_package(estimator.fit(x, y), x, y, numeric()).manifest.conversion
+    checks = BuildChecks(allow_inverted=True)  # the network has learned next to nothing
+    conversion = build_package(estimator.fit(x, y), x, y, numeric(), checks=checks).manifest.conversion
     assert conversion is not None
     assert conversion.note == f"ONNX in {precision} precision"
     assert conversion.max_abs_difference < (1e-12 if precision == "double" else 1e-5)

@@ -45,14 +45,23 @@ def test_contributions_are_drawn_to_scale_on_either_side(capsys: pytest.CaptureF
     show(explained(), 3)
     about, sums, _, *rows = capsys.readouterr().out.splitlines()
     assert about == "credit version 2 (champion): true, score 0.75, refer"
-    assert sums == "log-odds of true: -0.5000 on average, +1.1000 here"
+    assert sums == "log-odds of true: -0.5000 on average, +1.1000 here, exact"
     bars = [row[row.index("|") - 24 :] for row in rows]
     assert [(bar[:24].count("#"), bar[24:].count("#")) for bar in bars] == [(0, 24), (6, 0), (0, 1)]
-    assert [row.split()[:4] for row in rows] == [
-        ["debt_ratio", "2.0", "+2.0000", "exact"],
-        ["income", "41000.0", "-0.5000", "exact"],
-        ["purpose", "-", "+0.1000", "exact"],
+    assert [row.split()[:3] for row in rows] == [
+        ["debt_ratio", "2.0", "+2.0000"],
+        ["income", "41000.0", "-0.5000"],
+        ["purpose", "-", "+0.1000"],
     ]
+
+
+def test_each_thing_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logged = {"debt_ratio": 2.0, "income": -0.5, "purpose": 0.1}
+    show(explained(event={**EVENT, "action": "true"}, logged=logged, as_logged=True), 3)
+    about, _, head, *_ = capsys.readouterr().out.splitlines()
+    assert about == "credit version 2 (champion): true, score 0.75"
+    assert "logged" not in head
+    assert "error" not in head
 
 
 def test_what_is_left_out_is_summed_and_what_was_logged_stands_beside(

@@ -143,6 +143,11 @@ def compile_expression(text: str, columns: Mapping[str, ColumnType], want: Kind 
     return Expression(text, typed.kind, names, typed.run)
 
 
+def column_names(text: str) -> frozenset[str]:
+    """The columns that an expression reads. Raises ExpressionError where it does not parse."""
+    return frozenset(column.name for column in _parse(text).find_all(exp.Column))
+
+
 def frame_columns(frame: pl.DataFrame) -> dict[str, ColumnType]:
     """The columns of a frame, such as a CSV file: for ``--where`` and ``--target``."""
 

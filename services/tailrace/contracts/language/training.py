@@ -54,3 +54,5 @@ class Training(Section):
     """Mature ones, from after the change."""
     cooldown_ms: Duration = Field(7 * DAY, alias="cooldown")
     """Least time between two runs."""
+    calibrate: Literal["never"] | None = None
+    """``never`` leaves probabilities as the model gives them; by default they are calibrated where that helps."""

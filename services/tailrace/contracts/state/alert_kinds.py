@@ -57,6 +57,11 @@ _KINDS = (
     AlertKind("rolled-back", (ROLLOUT,), "a version was taken back"),
     AlertKind("command-refused", (ROLLOUT, TRAINER), "a command is not carried out"),
     AlertKind(
+        "training-failed",
+        (TRAINER,),
+        "a training run ended without a candidate, with the reason; resolved by a later run of the model that does not",
+    ),
+    AlertKind(
         "rollback-refused",
         (ROLLOUT,),
         "the champion should be taken back, and nobody who is trusted any more has signed the version before it: a "

@@ -5,30 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import skops.io
 
 from tailrace.errors import TailraceError
 from tailrace.models.columns import Array, Columns, padded
 from tailrace.models.errors import PackageRefused, first_line
+from tailrace.models.formats.compare import MOST_DIFFERENCE, Difference, compare
 from tailrace.models.formats.converted import DOUBLE, SINGLE, Converted
 from tailrace.models.formats.load import load_model
 from tailrace.models.formats.onnx.boosters import boosters
 from tailrace.models.formats.onnx.to_onnx import onnx_forms
-from tailrace.models.formats.original import Original
+from tailrace.models.formats.original import Original, parts_of
 from tailrace.models.formats.skops.archive import canonical
-from tailrace.models.manifest import Conversion, Manifest
-
-# A conversion that is further off than this (probabilities; values: see `compare`) is not taken.
-FAITHFUL = 1e-5
+from tailrace.models.formats.skops.neighbours import with_brute_force
+from tailrace.models.manifest import Conversion, Manifest, Tolerance
 
 
 def convert(
-    original: Original, columns: Columns, rows: int, as_manifest: Callable[[Converted], Manifest]
+    original: Original,
+    columns: Columns,
+    rows: int,
+    as_manifest: Callable[[Converted], Manifest],
+    most: float = MOST_DIFFERENCE,
 ) -> Converted:
     """The first form that gives what the estimator gives, on the rows given.
 
-    ``as_manifest`` makes the manifest under which a form is run.
+    Args:
+        as_manifest: makes the manifest under which a form is run.
+        most: the tolerance: largest difference of an output, as a share of the outputs' spread.
 
     Raises:
         TailraceError: neither ONNX nor skops can carry the estimator; says why.
@@ -43,26 +47,15 @@ def convert(
         except Exception as error:  # whatever the runtime raises, the next form may do
             why.append(f"{form.precision}: {first_line(error)}")
             continue
-        difference, agreement = compare(outputs, expected, original.task)
-        if difference <= FAITHFUL:
-            return _compared(converted, rows, difference, agreement, f"ONNX in {form.precision} precision")
-        why.append(f"in {form.precision} precision it differs by up to {difference:.2g}")
-    return _skops(original, columns, rows, expected, as_manifest, why[-1] if why else "no converter")
-
-
-def compare(outputs: Array, expected: Array, task: str) -> tuple[float, float]:
-    """Largest difference and share of rows with the same class.
-
-    The difference of values is relative to the largest of the value, the values' standard deviation and 1: a value near
-    zero is a sum of larger ones, and as far off as those.
-    """
-    if not np.isfinite(outputs).all():
-        return float("inf"), 0.0
-    if task == "regression":
-        scale = np.maximum(max(1.0, float(expected.std())), np.abs(expected))
-        return float(np.max(np.abs(outputs - expected) / scale)), 1.0
-    same = np.mean(outputs.argmax(axis=1) == expected.argmax(axis=1))
-    return float(np.max(np.abs(outputs - expected))), float(same)
+        difference = compare(outputs, expected, original.task)
+        if difference.of_spread <= most:
+            converted = replace(converted, tolerance=_of_scale(tolerance, difference, original.task))
+            return _compared(converted, rows, difference, most, f"ONNX in {form.precision} precision")
+        why.append(
+            f"in {form.precision} precision an output is off by {difference.of_spread:.2g} of its spread "
+            f"({difference.spread:.3g}), and the tolerance is {most:.2g}"
+        )
+    return _skops(original, columns, rows, expected, as_manifest, why[-1] if why else "no converter", most)
 
 
 def _skops(
@@ -72,15 +65,17 @@ def _skops(
     expected: Array,
     as_manifest: Callable[[Converted], Manifest],
     reason: str,
+    most: float,
 ) -> Converted:
     if libraries := boosters(original.estimator):
         raise TailraceError(
             f"{original.name} can be published as ONNX only, as all of {' and '.join(libraries)}, and {reason}: change "
-            "that, or export it to ONNX yourself and `tailrace publish model.onnx`"
+            "that (publish takes conversion_tolerance=), or export it to ONNX yourself, `tailrace publish model.onnx`"
         )
     neither = f"{original.name} can be published neither as ONNX ({reason}) nor as skops"
     try:
-        data = canonical(skops.io.dumps(original.estimator))
+        carried = with_brute_force(original.estimator, list(parts_of(original.estimator)))
+        data = canonical(skops.io.dumps(carried))
         converted = Converted(
             data, "skops", original.feed, original.inputs, original.missing_category, original.method, DOUBLE
         )
@@ -92,10 +87,13 @@ def _skops(
         ) from None
     except Exception as error:
         raise TailraceError(f"{neither} ({first_line(error)})") from error
-    difference, agreement = compare(outputs, expected, original.task)
-    if difference > 0:
-        raise TailraceError(f"{neither} (the archive gives outputs that differ by up to {difference:.2g})")
-    return _compared(converted, rows, 0.0, agreement, f"skops, not ONNX: {reason}")
+    difference = compare(outputs, expected, original.task)
+    allowed = 0.0 if carried is original.estimator else most
+    if difference.of_spread > allowed:
+        raise TailraceError(
+            f"{neither} (the archive gives outputs that differ by up to {difference.largest:.2g})"
+        )
+    return _compared(converted, rows, difference, allowed, f"skops, not ONNX: {reason}")
 
 
 def _run(manifest: Manifest, data: bytes, columns: Columns, rows: int, width: int) -> Array:
@@ -106,6 +104,20 @@ def _run(manifest: Manifest, data: bytes, columns: Columns, rows: int, width: in
     return outputs
 
 
-def _compared(converted: Converted, rows: int, difference: float, agreement: float, note: str) -> Converted:
-    conversion = Conversion(rows=rows, max_abs_difference=difference, class_agreement=agreement, note=note)
+def _compared(converted: Converted, rows: int, difference: Difference, most: float, note: str) -> Converted:
+    conversion = Conversion(
+        rows=rows,
+        max_abs_difference=difference.largest,
+        class_agreement=difference.agreement,
+        note=note,
+        tolerance=most,
+        spread=difference.spread,
+    )
     return replace(converted, conversion=conversion)
+
+
+def _of_scale(tolerance: Tolerance, difference: Difference, task: str) -> Tolerance:
+    """Of values, the absolute tolerance is in units of their spread."""
+    if task != "regression":
+        return tolerance
+    return Tolerance(absolute=tolerance.absolute * difference.spread, relative=tolerance.relative)

@@ -27,7 +27,13 @@ class Original:
         TailraceError: it does not give what the task needs, or was fitted on something else than the inputs.
     """
 
-    def __init__(self, estimator: Any, inputs: tuple[Input, ...], task: str) -> None:
+    def __init__(
+        self,
+        estimator: Any,
+        inputs: tuple[Input, ...],
+        task: str,
+        missing_category: Literal["none", "nan"] | None = None,
+    ) -> None:
         self.estimator = estimator
         self.name = type(estimator).__name__
         self.task = task
@@ -47,8 +53,13 @@ class Original:
             )
         self.inputs = _in_fitted_order(estimator, inputs)
         on_nan = any(isinstance(c, float) for c in _fitted_categories(estimator))
-        self.missing_category: Literal["none", "nan"] = "nan" if on_nan else "none"
+        self.missing_category: Literal["none", "nan"] = missing_category or ("nan" if on_nan else "none")
         self._runner = EstimatorRunner(estimator, self.inputs, self.method, self.feed, self.missing_category)
+
+    def with_other_missing(self) -> Original:
+        """The same, with None for a missing category where it was NaN, and NaN where it was None."""
+        other: Literal["none", "nan"] = "none" if self.missing_category == "nan" else "nan"
+        return Original(self.estimator, self.inputs, self.task, other)
 
     def run(self, columns: Columns, rows: int) -> Array:
         """Probabilities or values [rows, k] by the estimator itself."""
@@ -80,7 +91,7 @@ def _in_fitted_order(estimator: Any, inputs: tuple[Input, ...]) -> tuple[Input, 
         if wide != len(inputs):
             raise TailraceError(f"the estimator was fitted on {wide} columns, X has {len(inputs)}")
         return inputs
-    by_name = {i.name: i for i in inputs}
+    by_name = {i.called: i for i in inputs}
     absent = [str(n) for n in fitted if n not in by_name]
     if absent:
         raise TailraceError(f"the estimator was fitted on {', '.join(absent)}, which X does not have")

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tailrace.contracts.language.data_file import DataMapping
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
-from tailrace.models.class_names import class_text
-from tailrace.models.columns import Array, Columns, values_of
+from tailrace.models.class_names import ClassNames
+from tailrace.models.columns import Columns, values_of
 from tailrace.models.errors import PackageRefused
+from tailrace.models.formats.compare import MOST_DIFFERENCE
 from tailrace.models.formats.convert import convert
 from tailrace.models.formats.converted import Converted
 from tailrace.models.formats.foreign import refuse_object
 from tailrace.models.formats.load import LoadedModel, load_model
+from tailrace.models.formats.onnx.outputs import AS_THE_MODEL_SAYS, OutputChoice
 from tailrace.models.formats.onnx.read import read_onnx
 from tailrace.models.formats.original import Original
 from tailrace.models.guards.calibration import Calibration, fit_calibration
@@ -30,19 +33,39 @@ from tailrace.models.inputs import Input
 from tailrace.models.manifest import PARTS, Holdout, Lineage, Manifest, Part, TrainedOn, sha256
 from tailrace.models.package.card import model_card
 from tailrace.models.package.fingerprint import library_versions
+from tailrace.models.package.fit import Judge, fit, is_fitted
+from tailrace.models.package.foreign_outputs import outputs_and_classes, refuse_raw_scores
 from tailrace.models.package.golden import check_golden, golden_bytes
-from tailrace.models.package.golden_rows import golden_rows, rows_between
+from tailrace.models.package.golden_rows import golden_rows, tried_rows
 from tailrace.models.package.holdout_metrics import holdout_metrics
-from tailrace.models.package.rows import LabelledRows, impute_values, imputed, servable
-from tailrace.models.package.table import columns_of, data_digest, feature_names, inputs_of, target_of
+from tailrace.models.package.ranking import refuse_wrong_order
+from tailrace.models.package.rows import LabelledRows, impute_values, imputed, labelled, servable
+from tailrace.models.package.served import served_alike, served_table
+from tailrace.models.package.table import data_digest, feature_names, inputs_of, table_of, values_of_target
 from tailrace.models.predictions import Predictions
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
 from tailrace.templates.team_templates import TemplateOrigin
 
 HOLDOUT_SHARE = 0.2
-LEAST_ROWS = 10
-STRESS_ROWS = 512
 BACKGROUND_ROWS = 32
+
+
+@dataclass(frozen=True)
+class BuildChecks:
+    """What a publisher has decided about what is checked.
+
+    Attributes:
+        conversion_tolerance: largest difference of a converted model's outputs, as a share of their spread.
+        calibrate: ``never`` leaves probabilities as they are, whatever the contract says.
+        allow_inverted: publishes a version that ranks the holdout the wrong way round.
+    """
+
+    conversion_tolerance: float = MOST_DIFFERENCE
+    calibrate: Literal["never"] | None = None
+    allow_inverted: bool = False
+
+
+CHECKED = BuildChecks()
 
 
 @dataclass(frozen=True)
@@ -69,13 +92,16 @@ def build_package(
     trained_on: TrainedOn | None = None,
     template: TemplateOrigin | None = None,
     seeds: Mapping[str, int] | None = None,
+    mapping: DataMapping | None = None,
+    checks: BuildChecks = CHECKED,
 ) -> Package:
     """A package, numbered 1, from a scikit-learn estimator and its training rows in the order of time.
 
     Args:
         estimator: a classifier with ``predict_proba`` or a regressor. One that is not fitted is fitted here,
             on all rows but the holdout.
-        x: data frame with columns named after features of the contract, or a matrix of all of them in its order.
+        x: data frame with columns named after features of the contract, or as ``mapping`` has them; or a matrix of all
+            of them in the contract's order.
         y: the truth by row.
         contract: the contract in force.
         holdout: x and y that the estimator has not seen. Without them the last fifth of the rows is the
@@ -84,41 +110,59 @@ def build_package(
         trained_on: how they were chosen, where they are rows of a file.
         template: where the template is from, if a team brought it.
         seeds: the seeds that went into the estimator, for the lineage.
+        mapping: what a data file calls columns and classes.
+        checks: what the publisher has decided about what is checked.
 
     Raises:
-        TailraceError: the rows do not fit the contract, or the estimator cannot be carried as data; says why.
+        TailraceError: the rows do not fit the contract, the estimator answers requests in another way than rows of
+            ``x``, ranks the holdout the wrong way round, or cannot be carried as data; says why.
     """
     refuse_object(estimator)
-    inputs = inputs_of(feature_names(x, contract), x, contract)
-    train = _rows(x, y, inputs, contract)
-    is_fitted = _is_fitted(estimator)
-    if is_fitted:
+    x = table_of(x)
+    inputs = inputs_of(feature_names(x, contract, mapping), x, contract)
+    was_fitted = is_fitted(estimator)
+    if was_fitted:
         Original(estimator, inputs, contract.task)  # says what does not fit before anything is computed
-    if holdout is not None:
-        fitted = judge = estimator if is_fitted else _fit(estimator, x, y)
-        held = _rows(*holdout, inputs, contract)
+    held_y = () if holdout is None else values_of_target(holdout[1])
+    known = [*values_of_target(y), *held_y, *getattr(estimator, "classes_", ())]
+    names = ClassNames(contract, mapping.target if mapping else None, known)
+    train = labelled(x, y, inputs, contract, names)
+    cut = len(train) if holdout is not None else len(train) - max(1, int(len(train) * HOLDOUT_SHARE))
+    given = _Given(x, y, train, inputs, contract)
+    if holdout is None:
+        held = train.take(np.arange(cut, len(train)))
     else:
-        cut = len(train) - max(1, int(len(train) * HOLDOUT_SHARE))
-        judge = _fit(estimator, x[:cut], y[:cut])
-        fitted, held = (estimator if is_fitted else judge), train.take(np.arange(cut, len(train)))
-    original, classes = Original(fitted, inputs, contract.task), _classes(fitted, contract)
-    _classes(judge, contract)  # the rows before the holdout may lack one
+        held = labelled(table_of(holdout[0]), holdout[1], inputs, contract, names)
+    judge, original = given.fitted(
+        estimator, cut, was_fitted, holdout is not None, checks.conversion_tolerance
+    )
+    classes = _classes(original.estimator, contract, names)
+    _classes(judge.estimator, contract, names)  # the rows before the holdout may lack one
     impute = impute_values(train.columns, inputs, contract)
     held = servable(held, inputs, impute, contract)
-    described = " ".join(repr(fitted).split())[:1000]
+    described = " ".join(repr(original.estimator).split())[:1000]
     draft = _Draft(contract, train, impute, classes, described, selection, trained_on, template, seeds)
-    tried = _tried_rows(held, train, inputs, impute, contract)
-    converted = convert(original, tried, len(next(iter(tried.values()))), draft.manifest)
-    as_judged = _Judge(judge, inputs, contract.task)
-    judged = LoadedModel(draft.manifest(converted), as_judged).predict(held.columns, len(held))
-    before = train if holdout is not None else train.take(np.arange(cut))
-    domain = draft.domain(before.columns, held.columns, converted.inputs)
-    calibration = fit_calibration(judged, held.truth, contract.positive_class)
-    return draft.finish(converted, held, judged, domain, calibration)
+    tried = tried_rows(held, train, inputs, impute, contract)
+    converted = convert(
+        original, tried, len(next(iter(tried.values()))), draft.manifest, checks.conversion_tolerance
+    )
+    judged = LoadedModel(draft.manifest(converted), Judge(judge)).predict(held.columns, len(held))
+    domain = draft.domain(train.take(np.arange(cut)).columns, held.columns, converted.inputs)
+    may_calibrate = "never" not in (checks.calibrate, contract.training.calibrate)
+    calibration = fit_calibration(judged, held.truth, contract.positive_class) if may_calibrate else None
+    return draft.finish(converted, held, judged, domain, calibration, checks)
 
 
 def build_from_onnx(
-    data: bytes, x: Any, y: Any, contract: ModelContract, *, selection: str = "holdout file"
+    data: bytes,
+    x: Any,
+    y: Any,
+    contract: ModelContract,
+    *,
+    selection: str = "holdout file",
+    mapping: DataMapping | None = None,
+    choice: OutputChoice = AS_THE_MODEL_SAYS,
+    checks: BuildChecks = CHECKED,
 ) -> Package:
     """A package, numbered 1, from an ONNX model made elsewhere and labelled rows that it has not seen.
 
@@ -127,27 +171,81 @@ def build_from_onnx(
     The reference profile is that of the rows given. Its probabilities are taken as they are: whoever made the
     file elsewhere has said what they mean.
 
+    Args:
+        mapping: what a data file calls columns and classes.
+        choice: which outputs count and what classes they are, where the model does not say it.
+
     Raises:
-        TailraceError: the model does not fit the contract, or the rows do not; says why.
+        TailraceError: the model does not fit the contract, does not say what its outputs mean, or ranks the holdout the
+            wrong way round; or the rows do not fit; says why.
     """
-    everything = inputs_of(feature_names(x, contract), x, contract)
+    everything = inputs_of(feature_names(x, contract, mapping), x, contract)
+    everything = tuple(
+        i.model_copy(update={"column": i.column or (mapping.columns.get(i.name) if mapping else None)})
+        for i in everything
+    )
     try:
-        converted, classes, producer = read_onnx(data, everything, contract)
+        foreign = read_onnx(data, everything, contract, choice)
     except PackageRefused as refused:
         raise TailraceError(f"the ONNX model cannot be published: {refused.reason}") from None
-    rows = _rows(x, y, converted.inputs, contract)
+    converted = foreign.converted
+    names = ClassNames(contract, mapping.target if mapping else None, [*values_of_target(y), *foreign.labels])
+    rows = labelled(x, y, converted.inputs, contract, names)
     impute = impute_values(rows.columns, converted.inputs, contract)
     held = servable(rows, converted.inputs, impute, contract)
-    draft = _Draft(contract, rows, impute, classes, producer, selection)
-    manifest = draft.manifest(converted)
+    draft = _Draft(contract, rows, impute, tuple(contract.classes), foreign.producer, selection)
     try:
-        judged = LoadedModel(manifest, load_model(manifest, converted.data)).predict(held.columns, len(held))
-    except Exception as error:  # a foreign model may raise anything
-        raise TailraceError(f"the ONNX model does not run on the holdout: {error}") from error
+        outputs, classes = outputs_and_classes(
+            foreign, draft.manifest(converted), held, contract, names, choice
+        )
+    except PackageRefused as refused:
+        raise TailraceError(f"the ONNX model cannot be published: {refused.reason}") from None
+    draft = replace(draft, classes=classes)
+    manifest = draft.manifest(converted)
+    refuse_raw_scores(outputs, contract)
+    judged = LoadedModel(manifest, load_model(manifest, converted.data)).predict(held.columns, len(held))
     half = len(held) // 2
     first, second = (held.take(rows).columns for rows in np.split(np.arange(len(held)), [half]))
     domain = draft.domain(first, second, converted.inputs) if half else None
-    return draft.finish(converted, held, judged, domain, None)
+    return draft.finish(converted, held, judged, domain, None, checks)
+
+
+class _Given(NamedTuple):
+    """Rows as they were given and as requests bring them, and an estimator's fit on either."""
+
+    x: Any
+    y: Any
+    train: LabelledRows
+    inputs: tuple[Input, ...]
+    contract: ModelContract
+
+    def fitted(
+        self, estimator: Any, cut: int, was_fitted: bool, has_holdout: bool, most: float
+    ) -> tuple[Original, Original]:
+        """What is judged, fitted on the rows before the cut, and what is published.
+
+        One that was not fitted is fitted on rows as requests bring them where it answers those in another way.
+        """
+        if was_fitted:
+            own = served_alike(
+                Original(estimator, self.inputs, self.contract.task),
+                self.x,
+                self.train.columns,
+                self.contract,
+                most,
+            )
+            judge = own if has_holdout else self._as(own, fit(estimator, self.x[:cut], self.y[:cut]))
+            return judge, own
+        own = Original(fit(estimator, self.x[:cut], self.y[:cut]), self.inputs, self.contract.task)
+        try:
+            own = served_alike(own, self.x, self.train.columns, self.contract, most)
+        except TailraceError:
+            served = served_table(self.train.columns, own)
+            own = self._as(own, fit(estimator, served[:cut], self.y[:cut]))
+        return own, own
+
+    def _as(self, original: Original, estimator: Any) -> Original:
+        return Original(estimator, self.inputs, self.contract.task, original.missing_category)
 
 
 @dataclass(frozen=True)
@@ -207,6 +305,7 @@ class _Draft:
         judged: Predictions,
         domain: TrainingDomain | None,
         calibration: Calibration | None,
+        checks: BuildChecks,
     ) -> Package:
         """Computes the parts, and makes the checks that every scorer will make.
 
@@ -214,15 +313,19 @@ class _Draft:
         """
         manifest = self.manifest(converted).model_copy(update={"calibration": calibration})
         model = LoadedModel(manifest, load_model(manifest, converted.data))
+        if not checks.allow_inverted:
+            refuse_wrong_order(judged, held.truth, manifest.positive)
+        uncalibrated = None
         if calibration is not None and judged.probabilities is not None:
             later = np.arange(calibration.rows, len(held))
             held = held.take(later)
+            uncalibrated = holdout_metrics(judged.take(later), held.truth, manifest.positive)
             judged = model.predictions(model.calibrated(judged.probabilities[later]))
         metrics = holdout_metrics(judged, held.truth, manifest.positive)
         coverage = self.contract.guardrails.coverage
         levels = () if coverage is None else (coverage,)
         quantiles = conformal_quantiles(nonconformity(judged, held.truth), *levels)
-        holdout = Holdout(rows=len(held), metrics=metrics)
+        holdout = Holdout(rows=len(held), metrics=metrics, uncalibrated=uncalibrated)
         manifest = manifest.model_copy(update={"holdout": holdout, "conformal": quantiles})
         seen = imputed(self.train.columns, manifest.inputs, self.impute)
         columns, rows = golden_rows(seen, manifest.inputs, self.contract)
@@ -259,53 +362,11 @@ class _Draft:
         )
 
 
-class _Judge:
-    """Runs an estimator itself where a package's model would run."""
-
-    def __init__(self, estimator: Any, inputs: tuple[Input, ...], task: str) -> None:
-        self._original = Original(estimator, inputs, task)
-        self._inputs = inputs
-
-    def run(self, columns: Columns, rows: int) -> Array:
-        """An input that the package's model has no use for cannot matter: any value stands for it."""
-        fills: dict[str, Any] = {i.name: i.categories[0] if i.categories else 0.0 for i in self._inputs}
-        unused = {
-            name: np.full(rows, fill, object if isinstance(fill, str) else float)
-            for name, fill in fills.items()
-            if name not in columns
-        }
-        return self._original.run({**columns, **unused}, rows)
-
-
-def _rows(x: Any, y: Any, inputs: tuple[Input, ...], contract: ModelContract) -> LabelledRows:
-    columns, truth = columns_of(x, inputs), target_of(y, contract)
-    rows = len(next(iter(columns.values())))
-    if rows != len(truth):
-        raise TailraceError(f"X has {rows} rows, y has {len(truth)}")
-    if rows < LEAST_ROWS:
-        raise TailraceError(f"{rows} rows are too few to judge a model by; {LEAST_ROWS} are the least")
-    return LabelledRows(columns, truth)
-
-
-def _tried_rows(
-    held: LabelledRows,
-    train: LabelledRows,
-    inputs: tuple[Input, ...],
-    impute: Mapping[str, float | str],
-    contract: ModelContract,
-) -> Columns:
-    """Where a conversion is compared with its original: the holdout, edges, and between the values."""
-    seen = imputed(train.columns, inputs, impute)
-    edges, _ = golden_rows(seen, inputs, contract)
-    between = rows_between(seen, inputs, STRESS_ROWS)
-    return {i.name: np.concatenate([c[i.name] for c in (held.columns, edges, between)]) for i in inputs}
-
-
-def _classes(estimator: Any, contract: ModelContract) -> tuple[str, ...]:
+def _classes(estimator: Any, contract: ModelContract, names: ClassNames) -> tuple[str, ...]:
     """The classes in the order of the estimator's probabilities, as the contract spells them."""
     if contract.task == "regression":
         return ()
-    classes = tuple(class_text(c, contract) for c in estimator.classes_)
+    classes = tuple(names.of(c) for c in estimator.classes_)
     if sorted(classes) != sorted(contract.classes):
         raise TailraceError(
             f"the estimator knows the classes {', '.join(classes)}, the contract says "
@@ -313,32 +374,3 @@ def _classes(estimator: Any, contract: ModelContract) -> tuple[str, ...]:
             "fifth, which is held out (or pass holdout=(X, y))"
         )
     return classes
-
-
-def _is_fitted(estimator: Any) -> bool:
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.validation import check_is_fitted
-
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError:
-        return False
-    except (TypeError, AttributeError) as error:
-        raise TailraceError(
-            f"{type(estimator).__name__} is not a scikit-learn estimator: export it to ONNX and use "
-            "`tailrace publish model.onnx`, or derive it from scikit-learn's BaseEstimator"
-        ) from error
-    return True
-
-
-def _fit(estimator: Any, x: Any, y: Any) -> Any:
-    """A copy of the estimator, fitted."""
-    from sklearn.base import clone
-
-    try:
-        return clone(estimator).fit(x, y)
-    except Exception as error:  # whatever an estimator of somebody's raises
-        raise TailraceError(
-            f"{type(estimator).__name__} cannot be fitted on {len(y):,} of the rows ({error}); to judge one that "
-            "is fitted, pass holdout=(X, y) with rows that it has not seen"
-        ) from error

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.manifest import Manifest
+from tailrace.models.manifest import Conversion, Manifest
 
 
 def model_card(manifest: Manifest, contract: ModelContract) -> str:
@@ -17,7 +17,7 @@ def model_card(manifest: Manifest, contract: ModelContract) -> str:
     if conversion is not None:
         compared = (
             f" ({conversion.note}); largest difference from the original on {conversion.rows:,} rows: "
-            f"{conversion.max_abs_difference:.2g}."
+            f"{conversion.max_abs_difference:.2g}{_of_spread(conversion)}."
         )
     return f"""\
 # {manifest.model}
@@ -53,6 +53,12 @@ def _if_missing(name: str, manifest: Manifest, contract: ModelContract) -> str:
     return f"{manifest.impute[name]} instead" if name in manifest.impute else rule
 
 
+def _of_spread(conversion: Conversion) -> str:
+    if conversion.tolerance is None or conversion.spread is None:
+        return ""
+    return f", where up to {conversion.tolerance:.2g} of the outputs' spread ({conversion.spread:.3g}) is tolerated"
+
+
 def _calibration(manifest: Manifest) -> str:
     by = manifest.calibration
     if by is None:
@@ -60,4 +66,13 @@ def _calibration(manifest: Manifest) -> str:
     return (
         f"Probabilities are calibrated: {by.method}, slope {by.slope:.4g}, offset {by.offset:.4g}. Fitted on "
         f"{by.rows:,} other rows held out, it gives a log loss of {by.log_loss:.4f}, not {by.log_loss_before:.4f}.\n\n"
+        + _before(manifest)
     )
+
+
+def _before(manifest: Manifest) -> str:
+    """The metrics of the same rows without calibration."""
+    if manifest.holdout.uncalibrated is None:
+        return ""
+    before = (f"| {name} | {value:.4f} |" for name, value in sorted(manifest.holdout.uncalibrated.items()))
+    return _table("| metric before calibration | value |", before) + "\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ import numpy as np
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.models.columns import Array, Columns
 from tailrace.models.inputs import Input
-from tailrace.models.package.rows import absent
+from tailrace.models.package.rows import LabelledRows, absent, imputed
 
 ROWS = 64
 FROM_DATA = 32
+STRESS_ROWS = 512
 
 
 def golden_rows(train: Columns, inputs: tuple[Input, ...], contract: ModelContract) -> tuple[Columns, int]:
@@ -32,6 +33,20 @@ def golden_rows(train: Columns, inputs: tuple[Input, ...], contract: ModelContra
                 varied[at] = value
         columns[i.name] = np.concatenate([base, varied])
     return columns, len(chosen) + len(edges)
+
+
+def tried_rows(
+    held: LabelledRows,
+    train: LabelledRows,
+    inputs: tuple[Input, ...],
+    impute: Mapping[str, float | str],
+    contract: ModelContract,
+) -> Columns:
+    """Where a conversion is compared with its original: the holdout, edges, and between the values."""
+    seen = imputed(train.columns, inputs, impute)
+    edges, _ = golden_rows(seen, inputs, contract)
+    between = rows_between(seen, inputs, STRESS_ROWS)
+    return {i.name: np.concatenate([c[i.name] for c in (held.columns, edges, between)]) for i in inputs}
 
 
 def rows_between(train: Columns, inputs: tuple[Input, ...], rows: int) -> Columns:

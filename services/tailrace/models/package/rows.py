@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
+from tailrace.models.class_names import ClassNames
 from tailrace.models.columns import Array, Columns, missing, taken
 from tailrace.models.inputs import Input
+from tailrace.models.package.table import columns_of, target_of
+
+LEAST_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,23 @@ class LabelledRows:
 
     def take(self, rows: Array) -> LabelledRows:
         return LabelledRows(taken(self.columns, rows), self.truth[rows])
+
+
+def labelled(
+    x: Any, y: Any, inputs: tuple[Input, ...], contract: ModelContract, names: ClassNames
+) -> LabelledRows:
+    """What users have, as rows.
+
+    Raises:
+        TailraceError: it does not fit the contract, or there are too few.
+    """
+    columns, truth = columns_of(x, inputs), target_of(y, contract, names)
+    rows = len(next(iter(columns.values())))
+    if rows != len(truth):
+        raise TailraceError(f"X has {rows} rows, y has {len(truth)}")
+    if rows < LEAST_ROWS:
+        raise TailraceError(f"{rows} rows are too few to judge a model by; {LEAST_ROWS} are the least")
+    return LabelledRows(columns, truth)
 
 
 def impute_values(

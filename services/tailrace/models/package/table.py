@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tailrace.contracts.language.data_file import DataMapping
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
-from tailrace.models.class_names import class_text
+from tailrace.models.class_names import ClassNames
 from tailrace.models.columns import Array, Columns
 from tailrace.models.inputs import Input
 
@@ -18,12 +19,35 @@ _NUMBERED = (
     " (numbers stand for them only where they are in the alphabet's order, as LabelEncoder numbers them)"
 )
 
+LARGEST = 1e100
+"""The square of what is larger may be no number, and its spread none."""
 
-def feature_names(table: Any, contract: ModelContract) -> list[str]:
-    """The columns that the table gives, in its order.
+
+def table_of(x: Any) -> Any:
+    """X in a form of which rows can be taken: a sparse matrix as a dense one.
 
     Raises:
-        TailraceError: a column is not a feature of the contract, or a matrix has another width than the contract.
+        TailraceError: it is neither a data frame nor a matrix.
+    """
+    if hasattr(x, "toarray"):
+        return x.toarray()
+    if hasattr(x, "collect") or isinstance(x, (dict, str)) or (not hasattr(x, "columns") and np.ndim(x) != 2):
+        raise TailraceError(
+            f"X is a {type(x).__name__}, no table: pass a data frame (of pandas, or collected of polars) whose columns "
+            "are named after the features, or a matrix of rows and columns"
+        )
+    return x
+
+
+def feature_names(table: Any, contract: ModelContract, mapping: DataMapping | None = None) -> list[str]:
+    """The features that the table gives, in the order of its columns.
+
+    Args:
+        mapping: what a data file calls them.
+
+    Raises:
+        TailraceError: a column is not a feature of the contract, or is there twice; or a matrix has another width than
+            the contract.
     """
     if not hasattr(table, "columns"):
         width = np.asarray(table).shape[1] if np.asarray(table).ndim == 2 else None
@@ -34,24 +58,32 @@ def feature_names(table: Any, contract: ModelContract) -> list[str]:
                 f"({', '.join(names)}): pass a data frame whose columns are named after the features"
             )
         return names
-    names = list(table.columns)
-    if foreign := [name for name in names if name not in contract.features]:
+    feature_of = {} if mapping is None else {column: name for name, column in mapping.columns.items()}
+    feature_of |= {name: name for name in contract.features}
+    columns = list(table.columns)
+    if foreign := [column for column in columns if column not in feature_of]:
         raise TailraceError(
             f"X has columns that are not features of {contract.model}: {', '.join(map(str, foreign))}; drop "
             "them, or add them to the contract and `tailrace apply` it"
         )
-    return [str(n) for n in names]
+    names = [feature_of[column] for column in columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TailraceError(f"X has {', '.join(twice)} more than once: drop all but one of these columns")
+    return names
 
 
 def inputs_of(names: Sequence[str], table: Any, contract: ModelContract) -> tuple[Input, ...]:
+    """The features of these names, which are those of the table's columns in their order."""
+    columns = list(table.columns) if hasattr(table, "columns") else names
     return tuple(
         Input(
             name=name,
             type=contract.features[name].type,
             categories=tuple(contract.features[name].categories or ()),
-            levels=_levels(table, name),
+            levels=_levels(table, column),
+            column=None if column == name else str(column),
         )
-        for name in names
+        for name, column in zip(names, columns, strict=True)
     )
 
 
@@ -63,32 +95,62 @@ def columns_of(table: Any, inputs: Sequence[Input]) -> dict[str, Array]:
     """
     columns = {}
     for at, wanted in enumerate(inputs):
-        values = _values(table, wanted.name, at)
+        values = _values(table, wanted, at)
         read = _categories if wanted.type == "category" else _floats
         columns[wanted.name] = read(values, wanted)
     return columns
 
 
-def target_of(values: Any, contract: ModelContract) -> Array:
+def target_of(values: Any, contract: ModelContract, names: ClassNames | None = None) -> Array:
     """The truth by row: class texts as the contract spells them, or float64 of a regression.
+
+    Args:
+        names: what classes are called.
 
     Raises:
         TailraceError: a value is missing or not one of the contract's classes.
     """
-    listed = values.to_list() if hasattr(values, "to_list") else np.asarray(values).ravel().tolist()
-    if contract.task == "regression":
-        numbers = np.array([float(v) for v in listed], dtype=np.float64)
-        if missing := int((~np.isfinite(numbers)).sum()):
-            raise TailraceError(f"{contract.target.name} is missing or infinite in {missing} rows")
-        return numbers
-    texts = [class_text(v, contract) for v in listed]
-    if unknown := sorted({t for t in texts if t not in contract.classes}):
-        numbers_only = all(text.isdecimal() for text in unknown)
+    listed = values_of_target(values)
+    target = contract.target.name
+    if missing := sum(_absent(v) for v in listed):
         raise TailraceError(
-            f"{contract.target.name} is {', '.join(unknown[:5])} in some rows; the contract's classes are "
-            f"{', '.join(contract.classes)}{_NUMBERED if numbers_only else ''}"
+            f"{target} is missing in {missing} rows: leave those rows out, they teach nothing"
+        )
+    if contract.task == "regression":
+        try:
+            numbers = np.array([float(v) for v in listed], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TailraceError(f"{target} is a number, and y holds something else: {error}") from None
+        if infinite := int((~np.isfinite(numbers)).sum()):
+            raise TailraceError(f"{target} is infinite in {infinite} rows: leave those rows out")
+        return numbers
+    named = names or ClassNames(contract)
+    texts = [named.of(v) for v in listed]
+    if unknown := sorted({t for t in texts if t not in contract.classes}):
+        raise TailraceError(
+            f"{target} is {', '.join(unknown[:5])} in some rows; the contract's classes are "
+            f"{', '.join(contract.classes)}{_remedy(unknown)}"
         )
     return np.array(texts, dtype=np.object_)
+
+
+def values_of_target(values: Any) -> list[Any]:
+    """What users have as the truth, as a list."""
+    listed: list[Any] = (
+        values.to_list() if hasattr(values, "to_list") else np.asarray(values, dtype=object).ravel().tolist()
+    )
+    return listed
+
+
+def _remedy(unknown: Sequence[str]) -> str:
+    if all(text.isdecimal() for text in unknown):
+        return _NUMBERED
+    try:
+        scores = [float(text) for text in unknown]
+    except ValueError:
+        return ""
+    between = any(not score.is_integer() for score in scores)
+    return ". Scores are no classes: compare them with a threshold" if between else ""
 
 
 def data_digest(columns: Columns, truth: Array) -> str:
@@ -103,9 +165,9 @@ def data_digest(columns: Columns, truth: Array) -> str:
     return digest.hexdigest()
 
 
-def _values(table: Any, name: str, at: int) -> list[Any]:
+def _values(table: Any, wanted: Input, at: int) -> list[Any]:
     if hasattr(table, "columns"):
-        column = table[name]
+        column = table[wanted.called if wanted.called in list(table.columns) else wanted.name]
         listed: list[Any] = column.to_list() if hasattr(column, "to_list") else list(column)
     else:
         listed = np.asarray(table)[:, at].tolist()
@@ -120,6 +182,10 @@ def _floats(values: list[Any], wanted: Input) -> Array:
         raise TailraceError(f"{what}: {error}") from None
     if np.isinf(column).any():
         raise TailraceError(f"{wanted.name} is infinite in {int(np.isinf(column).sum())} rows of X")
+    if (beyond := int((np.abs(column) > LARGEST).sum())) > 0:
+        largest = column[np.nanargmax(np.abs(column))]
+        what = f"{wanted.name} is {largest:.4g}, beyond {LARGEST:.0e}, in {beyond} rows of X"
+        raise TailraceError(f"{what}: leave them out, or give it a min and a max in the contract")
     return column
 
 

@@ -41,11 +41,12 @@ class OnnxModel:
         model = parse(data)
         check_self_contained(model)
         self._categories = number_texts(model)
-        self.coded = frozenset(self._categories)
-        self._session = session(model.SerializeToString() if self.coded else data)
+        self.coded = frozenset(i.name for i in manifest.inputs if i.called in self._categories)
+        self._session = session(model.SerializeToString() if self._categories else data)
         self._output = manifest.output
         self._matrix = manifest.feed == "matrix"
         self._names = [i.name for i in manifest.inputs]
+        self._called = {i.name: i.called for i in manifest.inputs}
         self._types = {i.name: _type(i) for i in self._session.get_inputs()}
         if self._matrix:
             if len(self._types) != 1 or not {*self._types.values()} <= {np.float64, np.float32}:
@@ -55,29 +56,36 @@ class OnnxModel:
             width, named = self._session.get_inputs()[0].shape[-1], len(self._names)
             if isinstance(width, int) and width != named:
                 raise PackageRefused("schema", f"the model reads {width} columns, the manifest names {named}")
-        elif set(self._types) != set(self._names):
-            read, names = sorted(self._types), sorted(self._names)
+        elif set(self._types) != set(self._called.values()):
+            read, names = sorted(self._types), sorted(self._called.values())
             raise PackageRefused("schema", f"the model reads {read}, the manifest names {names}")
         if self._output not in [o.name for o in self._session.get_outputs()]:
             raise PackageRefused("schema", f"the model has no output {self._output}")
 
     def run(self, columns: Mapping[str, Coded], rows: int) -> Array:
         """The raw output, one row each."""
-        if self._matrix:
-            matrix = np.empty((rows, len(self._names)), dtype=self._matrix_type)
-            for at, name in enumerate(self._names):
-                matrix[:, at] = columns[name]
-            feed = {self._matrix_name: matrix}
-        else:
-            feed = {name: self._tensor(name, columns[name]) for name in self._names}
-        (output,) = self._session.run([self._output], feed)
+        (output,) = self._session.run([self._output], self._feed(columns, rows))
         return np.asarray(output, dtype=np.float64).reshape(rows, -1)
+
+    def named_classes(self, output: str, columns: Mapping[str, Coded], rows: int) -> list[Any]:
+        """What another output, of texts or whole numbers, says of each row."""
+        (named,) = self._session.run([output], self._feed(columns, rows))
+        return list(np.asarray(named).reshape(rows))
+
+    def _feed(self, columns: Mapping[str, Coded], rows: int) -> dict[str, Array]:
+        if not self._matrix:
+            return {self._called[name]: self._tensor(name, columns[name]) for name in self._names}
+        matrix = np.empty((rows, len(self._names)), dtype=self._matrix_type)
+        for at, name in enumerate(self._names):
+            matrix[:, at] = columns[name]
+        return {self._matrix_name: matrix}
 
     def _tensor(self, name: str, column: Coded) -> Array:
         """A column as the [rows, 1] tensor that the model reads; a missing category is the empty text."""
-        if name in self._categories:
-            return numbers(column, self._categories[name]).reshape(-1, 1)
-        values, dtype = plain(column), self._types[name]
+        called = self._called[name]
+        if called in self._categories:
+            return numbers(column, self._categories[called]).reshape(-1, 1)
+        values, dtype = plain(column), self._types[called]
         if dtype is np.object_:
             values = values.copy()
             values[missing(values)] = ""

@@ -3,7 +3,8 @@
 ``double``: everything in double precision. Linear models and networks come out within a few units of the last
 place. Not for trees, which scikit-learn compares in single precision: in double they take another branch now
 and then. ``mixed``: preprocessing in double and the last step in single precision, as trees do.
-``single``: everything in single precision; for trees only where nothing is computed before them.
+``single``: everything in single precision; for trees only where nothing is computed before them. ``zeros-as-missing
+mixed``: for XGBoost behind steps that give sparse matrices.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def onnx_forms(original: Original, why: list[str]) -> Iterator[OnnxForm]:
 
 
 def _precisions(estimator: Any) -> Iterator[tuple[str, Any, bool]]:
-    from skl2onnx.sklapi import CastTransformer
+    from skl2onnx.sklapi import CastTransformer, ReplaceTransformer
     from sklearn.pipeline import Pipeline
 
     trees = bool(boosters(estimator)) or any(hasattr(p, "tree_") for p in parts_of(estimator))
@@ -85,6 +86,11 @@ def _precisions(estimator: Any) -> Iterator[tuple[str, Any, bool]]:
         mixed = copy.copy(estimator)
         mixed.steps = [*estimator.steps[:-1], ("to_single", cast), estimator.steps[-1]]
         yield "mixed", mixed, False
+        if "xgboost" in boosters(estimator):  # for it a cell that a sparse matrix does not hold is missing
+            absent = ReplaceTransformer(from_value=0, to_value=np.nan)
+            sparse = copy.copy(mixed)
+            sparse.steps = [*mixed.steps[:-1], ("zeros_are_missing", absent), mixed.steps[-1]]
+            yield "zeros-as-missing mixed", sparse, False
     if not (trees and stepped):
         yield "single", estimator, True
 
@@ -99,7 +105,7 @@ def _convert(
 
     number = FloatTensorType if single else DoubleTensorType
     text, matrix = StringTensorType([None, 1]), number([None, len(original.inputs)])
-    types = [(i.name, text if i.type == "category" else number([None, 1])) for i in original.inputs]
+    types = [(i.called, text if i.type == "category" else number([None, 1])) for i in original.inputs]
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     with warnings.catch_warnings(), unnamed_features(estimator):
         warnings.simplefilter("ignore")
@@ -122,7 +128,7 @@ def _convert(
         precision,
         model.SerializeToString(deterministic=True),
         feed,
-        original.inputs if feed == "matrix" else tuple(i for i in original.inputs if i.name in names),
+        original.inputs if feed == "matrix" else tuple(i for i in original.inputs if i.called in names),
         output.name,
         output.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE,
     )
@@ -149,8 +155,8 @@ def _imputer(scope: Any, operator: Any, container: Any) -> None:
     absent, value = scope.get_unique_variable_name("absent"), scope.get_unique_variable_name("value")
     container.add_initializer(value, kind, [1, len(fill)], fill.tolist())
     for operation, inputs, output, since in (
-        ("IsNaN", [given.full_name], absent, 13),
-        ("Where", [absent, value, given.full_name], operator.outputs[0].full_name, 16),
+        ("IsNaN", [given.full_name], absent, 9),
+        ("Where", [absent, value, given.full_name], operator.outputs[0].full_name, 9),
     ):
         name = scope.get_unique_operator_name(operation)
         container.add_node(operation, inputs, [output], name=name, op_version=since)

@@ -57,30 +57,32 @@ class EstimatorRunner:
             raise PackageRefused("schema", f"the estimator has no {method}")
         self._predict = getattr(estimator, method)
         self._inputs = inputs
-        self._frame = feed == "columns"
-        self._missing = _MISSING[missing_category]
+        self._feed = feed
+        self._missing = missing_category
         self._threads = ThreadpoolController()  # of the libraries that the estimator has brought in by now
 
     def run(self, columns: Columns, rows: int) -> Array:
-        table = (
-            self._table(columns) if self._frame else np.column_stack([columns[i.name] for i in self._inputs])
-        )
+        table = estimator_table(columns, self._inputs, self._feed, self._missing)
         with self._threads.limit(limits=1):
             outputs = self._predict(table)
         return np.asarray(outputs, dtype=np.float64).reshape(rows, -1)
 
-    def _table(self, columns: Columns) -> Any:
-        import pandas as pd
 
-        table = {}
-        for i in self._inputs:
-            column = columns[i.name]
-            if i.levels is not None:
-                table[i.name] = pd.Categorical(column, categories=list(i.levels))
-            elif i.type == "category":
-                values = column.copy()
-                values[missing(values)] = self._missing
-                table[i.name] = pd.Series(values, dtype=object)
-            else:
-                table[i.name] = column
-        return pd.DataFrame(table, copy=False)
+def estimator_table(columns: Columns, inputs: tuple[Input, ...], feed: str, missing_category: str) -> Any:
+    """Columns in the form that an estimator was fitted on: a matrix, or a data frame under the names that it knows."""
+    if feed != "columns":
+        return np.column_stack([columns[i.name] for i in inputs])
+    import pandas as pd
+
+    table = {}
+    for i in inputs:
+        column = columns[i.name]
+        if i.levels is not None:
+            table[i.called] = pd.Categorical(column, categories=list(i.levels))
+        elif i.type == "category":
+            values = column.copy()
+            values[missing(values)] = _MISSING[missing_category]
+            table[i.called] = pd.Series(values, dtype=object)
+        else:
+            table[i.called] = column
+    return pd.DataFrame(table, copy=False)

@@ -1,4 +1,4 @@
-"""Bounds of the trees in an estimator that came from outside.
+"""Bounds of the trees, and of sparse matrices and neighbours, in an estimator that came from outside.
 
 scikit-learn walks the nodes of a tree by the indices that they hold and does not check them, so that an altered array
 would read memory that is not its own. Here every index is checked once, before the first prediction.
@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.tree._tree import Tree
 
 from tailrace.models.columns import Array
 from tailrace.models.errors import PackageRefused
+from tailrace.models.formats.skops.neighbours import check_neighbours, is_neighbours
 
 
 def check_trees(estimator: Any) -> None:
@@ -38,9 +40,20 @@ def check_trees(estimator: Any) -> None:
         elif isinstance(part, np.ndarray):
             if part.dtype == object:
                 waiting.extend((v, features) for v in part.ravel())
+        elif issparse(part):
+            _check_sparse(part)
         elif type(part).__module__.startswith("sklearn."):
+            if is_neighbours(part):
+                check_neighbours(part)
             known = getattr(part, "n_features_in_", features)
             waiting.extend((v, known) for v in getattr(part, "__dict__", {}).values())
+
+
+def _check_sparse(matrix: Any) -> None:
+    try:
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        raise PackageRefused("model", f"a sparse matrix is broken: {error}") from None
 
 
 def _check_predictor(predictor: TreePredictor, features: int | None) -> None:

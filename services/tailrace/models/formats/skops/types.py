@@ -51,6 +51,8 @@ _ESTIMATORS = {
     "sklearn.linear_model._stochastic_gradient": "SGDClassifier SGDRegressor",
     "sklearn.multiclass": "OneVsOneClassifier OneVsRestClassifier _ConstantPredictor",
     "sklearn.naive_bayes": "BernoulliNB CategoricalNB ComplementNB GaussianNB MultinomialNB",
+    "sklearn.neighbors._classification": "KNeighborsClassifier",
+    "sklearn.neighbors._regression": "KNeighborsRegressor",
     "sklearn.neural_network._multilayer_perceptron": "MLPClassifier MLPRegressor",
     "sklearn.neural_network._stochastic_optimizers": "AdamOptimizer SGDOptimizer",
     "sklearn.pipeline": "FeatureUnion Pipeline",
