@@ -13,6 +13,8 @@ from tailrace.connection import home_dir
 from tailrace.errors import UsageError
 
 if TYPE_CHECKING:
+    from tailrace.connection import Connection
+    from tailrace.contracts.state.contracts import AppliedContract, Contracts
     from tailrace.control.apply import ApplyPlan
 
 contracts_app = typer.Typer(no_args_is_help=True, help="Check and show model contracts.")
@@ -85,15 +87,24 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
     ] = False,
+    when_published: Annotated[
+        bool,
+        typer.Option(
+            "--when-published",
+            help="Hold a change that a version in service could not serve, until every version that answers fits it.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring contracts into force: show what changes, refuse what breaks, and publish the rest.
 
-    Services take a contract up while they run. Of several files none is applied where one is refused.
+    Services take a contract up while they run. Of several files none is applied where one is refused. A change that a
+    version which answers or stands by could not serve is refused. Where requests that producers send now would become
+    dead letters, it says how many of the latest, and for which fields.
 
     Example: tailrace apply contracts/models/credit.yaml --dry-run
     """
-    from tailrace.cli.control import contracts, features_in_service
+    from tailrace.cli.control import contracts, in_service
     from tailrace.control.apply import apply as bring_into_force
     from tailrace.control.apply import contract_files, plan
     from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
@@ -104,18 +115,24 @@ def apply(
         for difference in ensure_topics(where.kafka, control_topics()):
             say(f"warning: {difference}")
     in_force = contracts(where)
-    plans = plan(files, in_force, features_in_service(where, home_dir()))
+    plans = plan(files, in_force, in_service(where, home_dir()), when_published=when_published)
+    warnings = [_warnings(where, planned, in_force) for planned in plans]
     if not as_json:
-        for planned in plans:
+        for planned, of_plan in zip(plans, warnings, strict=True):
             _say_plan(planned)
+            for warning in of_plan:
+                say(f"warning: {planned.contract.model}: {warning}")
     if not dry_run:
         bring_into_force(where, plans, in_force, say)
     if as_json:
-        emit([_plan_data(planned, dry_run) for planned in plans], as_json=True)
+        data = zip(plans, warnings, strict=True)
+        emit(
+            [_plan_data(planned, dry_run) | {"warnings": of_plan} for planned, of_plan in data], as_json=True
+        )
     elif not dry_run:
         for planned in plans:
             if planned.is_needed:
-                emit(f"{planned.contract.model}: revision {planned.follows + 1} is in force")
+                emit(_outcome(planned))
 
 
 @contracts_app.command()
@@ -170,14 +187,22 @@ def show(
         text = path.read_text(encoding="utf-8")
     else:
         from tailrace.cli.control import contracts
+        from tailrace.contracts.language.diff import changes
 
-        applied = contracts(connection()).current.get(what)
+        fold = contracts(connection())
+        applied, held = fold.current.get(what), fold.held.get(what)
         if applied is None:
             raise UsageError(
                 f"no contract of a model {what!r} is applied: name a file, or run `tailrace apply`"
             )
         contract, text = applied.contract, applied.source_text
         facts = {name: getattr(applied, name) for name in ("revision", "applied_by", "applied_at")}
+        facts["held"] = None if held is None else _held_data(held)
+        if held is not None:
+            say(
+                f"{what}: a change by {held.applied_by} is held until every version that answers fits it: "
+                + "; ".join(str(change) for change in changes(contract.to_dict(), held.contract.to_dict()))
+            )
     if as_json:
         shown = {"model": contract.model, "digest": contract.digest, **facts, "contract": contract.to_dict()}
         emit(shown | {"no_effect_yet": contract.no_effect_yet()}, as_json=True)
@@ -185,9 +210,58 @@ def show(
         emit(annotated(contract, None if resolved else text).rstrip())
 
 
+@contracts_app.command()
+def withdraw(
+    model: Annotated[str, typer.Argument(help="A model of which a change is held.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Take back a change that `tailrace apply --when-published` holds.
+
+    Example: tailrace contracts withdraw credit
+    """
+    from tailrace.control.apply import withdraw as take_back
+
+    held = take_back(connection(), model)
+    if as_json:
+        emit({"model": model, "withdrawn": held.digest, "revision": held.revision - 1}, as_json=True)
+    else:
+        emit(f"{model}: the change is withdrawn; revision {held.revision - 1} stays in force")
+
+
+def _held_data(held: AppliedContract) -> dict[str, Any]:
+    names = ("revision", "digest", "applied_by", "applied_at")
+    return {**{name: getattr(held, name) for name in names}, "contract": held.contract.to_dict()}
+
+
+def _warnings(where: Connection, plan: ApplyPlan, in_force: Contracts) -> list[str]:
+    """What a person should know who brings it into force."""
+    from tailrace.control.latest_requests import refused_requests
+
+    if not plan.is_needed or plan.follows == 0:
+        return []
+    model = plan.contract.model
+    waits = [] if plan.is_held else [f"{why}: it cannot be gone back to" for why in plan.unfit]
+    held = in_force.held.get(model)
+    if held is not None and held.digest != plan.contract.digest:
+        waits.append(f"the change that {held.applied_by} held is dropped by this one")
+    return waits + refused_requests(where, in_force.current[model].contract, plan.contract)
+
+
+def _outcome(plan: ApplyPlan) -> str:
+    model, revision = plan.contract.model, plan.follows + 1
+    if not plan.is_held:
+        return f"{model}: revision {revision} is in force"
+    return (
+        f"{model}: held; it becomes revision {revision} once every version that answers fits it. `tailrace train` and "
+        f"`tailrace publish` build for it; `tailrace contracts withdraw {model}` takes it back"
+    )
+
+
 def _say_plan(plan: ApplyPlan) -> None:
     model = plan.contract.model
-    if not plan.is_needed:
+    if not plan.is_needed and plan.is_held:
+        say(f"{model}: held already, until every version that answers fits it")
+    elif not plan.is_needed:
         say(f"{model}: nothing changes (revision {plan.follows})")
     elif plan.follows == 0:
         say(f"{model}: new")
@@ -195,6 +269,8 @@ def _say_plan(plan: ApplyPlan) -> None:
         say(f"{model}: revision {plan.follows} -> {plan.follows + 1}")
         for change in plan.changes:
             say(f"  {change}")
+        for why in plan.unfit if plan.is_held else ():
+            say(f"  waits: {why}")
 
 
 def _plan_data(plan: ApplyPlan, dry_run: bool) -> dict[str, Any]:
@@ -203,6 +279,8 @@ def _plan_data(plan: ApplyPlan, dry_run: bool) -> dict[str, Any]:
         "model": plan.contract.model,
         "revision": plan.follows + 1 if plan.is_needed else plan.follows,
         "digest": plan.contract.digest,
-        "applied": plan.is_needed and not dry_run,
+        "applied": plan.is_needed and not plan.is_held and not dry_run,
+        "held": plan.is_held,
+        "unfit": list(plan.unfit),
         "changes": [change._asdict() for change in plan.changes],
     }

@@ -10,10 +10,11 @@ from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold_topics import fold_all
+from tailrace.contracts.succession import VersionInService
 from tailrace.models.catalog import Catalog
-from tailrace.models.manifest import Manifest
 from tailrace.models.package.open import known_to
 from tailrace.models.rollout_state.fold import Rollouts
+from tailrace.models.rollout_state.in_service import versions_in_service
 
 
 def contracts(connection: Connection) -> Contracts:
@@ -46,26 +47,12 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def features_in_service(connection: Connection, home: Path) -> dict[str, dict[int, list[str]]]:
-    """By model, the versions that answer, stand by or shadow, each with the features that it needs.
+def in_service(connection: Connection, home: Path) -> dict[str, list[VersionInService]]:
+    """By model, the versions that answer, stand by or shadow.
 
     Args:
         home: says whose manifests count.
     """
     catalog, rollouts = Catalog(known_to(home)), Rollouts()
     fold_all(connection, catalog, rollouts)
-    return features_needed(catalog, rollouts)
-
-
-def features_needed(catalog: Catalog, rollouts: Rollouts) -> dict[str, dict[int, list[str]]]:
-    """As `features_in_service`, of what was folded."""
-    needed: dict[str, dict[int, list[str]]] = {}
-    for model, state in rollouts.current.items():
-        arms = () if state.experiment is None else state.experiment.versions
-        for version in (state.champion, state.previous, *arms, *state.shadow):
-            record = None if version is None else catalog.verified(model, version)
-            if version is None or record is None:  # what is not verified cannot serve either
-                continue
-            inputs = Manifest.from_bytes(record["manifest"]).inputs
-            needed.setdefault(model, {})[version] = [feature.name for feature in inputs]
-    return needed
+    return {model: versions_in_service(catalog, state) for model, state in rollouts.current.items()}

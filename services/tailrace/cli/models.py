@@ -42,14 +42,14 @@ def train(
     Example: tailrace train electricity --data electricity.csv
     """
     from tailrace.contracts.language.data_file import find_mapping, parse_time
-    from tailrace.contracts.state.fold_topics import contract_in_force
+    from tailrace.contracts.state.fold_topics import contract_to_build_for
     from tailrace.control.publish import publish_package
     from tailrace.models.train import train as train_package
     from tailrace.signing.trust import own_key
 
     until_ms = parsed("--until", until, parse_time)
     addresses, key = connection(), own_key(home_dir())
-    contract = contract_in_force(addresses, model)
+    contract = contract_to_build_for(addresses, model)
     package = train_package(
         data, find_mapping(Path.cwd(), model), contract, until_ms=until_ms, where=where, say=say
     )
@@ -80,14 +80,14 @@ def publish(
     Example: tailrace publish model.onnx --model credit --holdout labelled.csv
     """
     from tailrace.contracts.language.data_file import find_mapping
-    from tailrace.contracts.state.fold_topics import contract_in_force
+    from tailrace.contracts.state.fold_topics import contract_to_build_for
     from tailrace.control.publish import publish_onnx
     from tailrace.models.formats.onnx.files import onnx_bytes
     from tailrace.models.train import frame_of, labelled_rows
 
     data = onnx_bytes(file)
     addresses = connection()
-    contract = contract_in_force(addresses, model)
+    contract = contract_to_build_for(addresses, model)
     rows, _ = labelled_rows(holdout, find_mapping(Path.cwd(), model), contract, where)
     say(f"judging {file.name} on {rows.height:,} rows of {holdout.name}")
     published = publish_onnx(

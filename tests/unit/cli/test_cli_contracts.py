@@ -10,12 +10,12 @@ from tests.support.scoring import CONTRACT, Publisher
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
-from tailrace.cli.control import features_needed
 from tailrace.contracts.language.load import load_contract
 from tailrace.errors import TailraceError, UsageError
 from tailrace.models.catalog import Catalog
 from tailrace.models.inputs import Input
 from tailrace.models.rollout_state.fold import Rollouts
+from tailrace.models.rollout_state.in_service import versions_in_service
 from tailrace.testing.control_records import manifest_record
 from tailrace.testing.formula_model import formula_model
 
@@ -121,5 +121,7 @@ def test_a_version_is_in_service_that_answers_stands_by_is_an_arm_or_in_shadow()
     }  # fmt: skip
     record = publisher.control.decode("Rollout", publisher.rollout(**step).value)
     assert rollouts.apply(record, 0)
-    needed = features_needed(catalog, rollouts)
-    assert needed == {"credit": {version: [f"of-{version}"] for version in (1, 2, 3, 4)}}
+    versions = versions_in_service(catalog, rollouts.state("credit"))
+    roles = [(version.number, version.role) for version in versions]
+    assert roles == [(1, "champion"), (2, "previous"), (3, "arm"), (4, "shadow")]
+    assert all(f"reads of-{v.number}, which" in next(iter(v.misfits(contract))).what for v in versions)
