@@ -137,32 +137,43 @@ def apply(
 
 @contracts_app.command()
 def check(paths: PathsArgument = None, as_json: JsonOption = False) -> None:
-    """Check contract files by themselves: grammar, names, expressions. Needs nothing that runs.
+    """Check contract files by themselves: grammar, names, expressions, fields without effect. Needs nothing that runs.
+
+    A field that nothing acts on in this version is a problem where somebody would rely on it, and else a warning.
 
     Example: tailrace contracts check contracts/models/credit.yaml
     """
-    from tailrace.contracts.language.load import load_contract
+    from tailrace.contracts.language.load import check_contract_file
+    from tailrace.contracts.language.without_effect import misleading_fields, unused_fields
+    from tailrace.contracts.language.yaml_file import read_yaml
     from tailrace.contracts.problems import ContractError
     from tailrace.control.apply import contract_files
 
-    problems = []
+    problems, warnings = [], []
     valid = []
     for file in contract_files(paths or [], Path()):
         try:
-            contract = load_contract(file)
+            yaml = read_yaml(file)
+            contract = check_contract_file(yaml)
+            unused = unused_fields(contract)
+            warnings += [yaml.problem(each.violation) for each in unused if not each.entry.misleads]
+            yaml.refuse(misleading_fields(contract))
             valid.append({"file": str(file), "model": contract.model, "digest": contract.digest})
         except ContractError as error:
             problems += error.problems
     if as_json:
         listed = [problem._asdict() for problem in problems]
-        emit({"ok": not problems, "contracts": valid, "problems": listed}, as_json=True)
+        remarks = [warning._asdict() for warning in warnings]
+        emit({"ok": not problems, "contracts": valid, "problems": listed, "warnings": remarks}, as_json=True)
         if problems:
             raise typer.Exit(1)
-    elif problems:
+        return
+    for warning in warnings:
+        say(f"warning: {warning}")
+    if problems:
         raise ContractError(problems)
-    else:
-        for entry in valid:
-            emit(f"{entry['file']}: ok, {entry['model']} {entry['digest'][:12]}")
+    for entry in valid:
+        emit(f"{entry['file']}: ok, {entry['model']} {entry['digest'][:12]}")
 
 
 @contracts_app.command()
@@ -179,6 +190,8 @@ def show(
     """
     from tailrace.contracts.language.load import load_contract
     from tailrace.contracts.language.show import annotated
+    from tailrace.contracts.language.without_effect import unused_fields
+    from tailrace.contracts.problems import format_path
 
     facts: dict[str, Any] = {}
     path = Path(what)
@@ -205,7 +218,8 @@ def show(
             )
     if as_json:
         shown = {"model": contract.model, "digest": contract.digest, **facts, "contract": contract.to_dict()}
-        emit(shown | {"no_effect_yet": contract.no_effect_yet()}, as_json=True)
+        unused = [format_path(path) for path, _ in unused_fields(contract)]
+        emit(shown | {"no_effect_yet": unused}, as_json=True)
     else:
         emit(annotated(contract, None if resolved else text).rstrip())
 

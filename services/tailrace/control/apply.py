@@ -18,6 +18,7 @@ from tailrace.connection import Connection
 from tailrace.contracts.language.diff import Change, changes
 from tailrace.contracts.language.load import check_contract_file
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.without_effect import misleading_fields
 from tailrace.contracts.language.yaml_file import YamlFile, read_yaml
 from tailrace.contracts.problems import ContractError, Violation
 from tailrace.contracts.records.record_types import ContractRecord
@@ -154,6 +155,7 @@ def _plan_one(
         return ApplyPlan(yaml.name, contract, yaml.text, revision, [])
     was_held = waiting is not None and waiting.digest == contract.digest
     bearable = when_published or was_held
+    yaml.refuse(misleading_fields(contract))
     yaml.refuse(check_succession(contract, earlier, neighbours, () if bearable else in_service))
     broken = [(version, version.broken_by(contract, current)) for version in in_service]
     return ApplyPlan(

@@ -14,6 +14,7 @@ import numpy as np
 from tailrace.avro.codec import Codec
 from tailrace.contracts.language.guards.guard import Finding
 from tailrace.contracts.records.lanes import CONTRACTS
+from tailrace.contracts.records.record_types import AlertRecord
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.lane_clocks import LaneClocks
@@ -195,9 +196,7 @@ class ScoringProcessor:
         return output
 
     def _leave(self, batch: Batch, effects: _Effects, output: Output) -> None:
-        """Adds what next owners are left: those of the batch's partitions, and of those that carry an alert which is not
-        open any more.
-        """
+        """Adds what next owners are left: those of the batch, and of partitions that carry what is open no more."""
 
         def left(partitions: Collection[TopicPartition]) -> Handover:
             return replace(self._handovers.leave(partitions, effects.quarantined), waits=effects.waits)
@@ -230,7 +229,8 @@ class ScoringProcessor:
         quarantined = self._in_flight.to_blame(batch, paused)
         levels = self._plans.levels if self._role == "champion" else {}
         counts, shares = count_dead_letters(batch, self._counts, levels, paused)
-        waits, about_waits = dict(self._waits.open), []
+        waits = dict(self._waits.open)
+        about_waits: list[AlertRecord] = []
         if self._role == "champion" and (waiting or waits):
             still, last = self._paused.models_that_wait(), (batch.source(-1), batch.appended[-1])
             waits, about_waits = self._waits.after(waiting, still, *last)

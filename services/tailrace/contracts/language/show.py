@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.without_effect import unused_fields
 from tailrace.contracts.language.yaml_file import read_yaml
 
 REMARK = "no effect yet"
@@ -22,11 +23,10 @@ def annotated(contract: ModelContract, text: str | None = None) -> str:
     text = resolved_yaml(contract) if text is None else text
     places = read_yaml(text).lines
     remarks: dict[int, list[str]] = {}
-    for path in contract.no_effect_yet():
-        place = tuple(path.split("."))
+    for place, _ in unused_fields(contract):
         if place in places:
             shares_line = places[place] == places[place[:-1]] and len(place) > 1
-            remarks.setdefault(places[place], []).append(place[-1] if shares_line else "")
+            remarks.setdefault(places[place], []).append(str(place[-1]) if shares_line else "")
     lines = text.splitlines()
     for number, names in remarks.items():
         before, comment = _split_comment(lines[number - 1])

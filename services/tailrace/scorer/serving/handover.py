@@ -66,7 +66,8 @@ class Handover:
             return cls()
         match json.loads(metadata):
             case [1, int(contracts), int(rollouts), dict(served), *rest]:
-                versions, count, waits, *_ = [*rest, *((), (), {})[len(rest) :]]
+                left: list[Any] = [*rest, *((), (), {})[len(rest) :]]
+                versions, count, waits = left[:3]
                 behind = {str(model): int(revision) for model, revision in served.items()}
                 quarantined = tuple(Quarantined(*each) for each in versions)
                 return cls(contracts, rollouts, behind, quarantined, count, dict(waits))

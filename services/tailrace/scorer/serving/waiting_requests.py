@@ -66,7 +66,8 @@ class WaitingRequests:
             still: models whose requests would wait, whether there are any in this batch or not.
             last: of the batch; ``at`` is when it was appended.
         """
-        now_open, alerts = dict(self.open), []
+        now_open = dict(self.open)
+        alerts: list[AlertRecord] = []
         for model, request in waiting.items():
             alert_id = record_id(KIND, model, request.cause)
             if now_open.get(model) != alert_id:
