@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from mypy.nodes import MemberExpr
 from mypy.plugin import AttributeContext, Plugin
 from mypy.types import Type
 
@@ -19,7 +20,8 @@ class ContractReads(Plugin):
             return None
 
         def note(context: AttributeContext) -> Type:
-            if not context.is_lvalue:
+            # A declaration in a class's body comes here as a name.
+            if isinstance(context.context, MemberExpr) and not context.is_lvalue:
                 with Path(os.environ[VARIABLE]).open("a") as reads:
                     reads.write(f"{fullname} {context.api.path}\n")
             return context.default_attr_type

@@ -17,16 +17,23 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
+from tests.static.contract_reads import VARIABLE
 
 from tailrace.contracts.language.fields import Section
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import EffectFloors, GuardSettings, OneOf
 from tailrace.contracts.language.without_effect import WITHOUT_EFFECT
 from tailrace.control.apply import keep_ms
-from tests.static.contract_reads import VARIABLE
 
 REPO = Path(__file__).parents[2]
-NOT_ACTING = {"checks.py", "show.py", "json_schema.py", "diff.py", "without_effect.py", "pydantic_problems.py"}
+NOT_ACTING = {
+    "checks.py",
+    "show.py",
+    "json_schema.py",
+    "diff.py",
+    "without_effect.py",
+    "pydantic_problems.py",
+}
 READ_BY_NAME: dict[str, Callable[..., Any]] = {
     "MinEffect": EffectFloors.of,
     "Guardrails": GuardSettings.of,
@@ -35,7 +42,9 @@ READ_BY_NAME: dict[str, Callable[..., Any]] = {
 """Sections whose fields are read by names from a table, and by what."""
 
 
-def fields(section: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type, str]]:
+def fields(
+    section: type[BaseModel], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type, str]]:
     """Every field: its path as in the file (``*`` for what has names or is a list), the class that has it, its name."""
     for name, field in section.model_fields.items():
         here = (*path, field.alias or name)
@@ -44,7 +53,9 @@ def fields(section: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tup
             yield from fields(inner, (*here, *steps))
 
 
-def inner_sections(annotation: Any, steps: tuple[str, ...] = ()) -> Iterator[tuple[type[BaseModel], tuple[str, ...]]]:
+def inner_sections(
+    annotation: Any, steps: tuple[str, ...] = ()
+) -> Iterator[tuple[type[BaseModel], tuple[str, ...]]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, steps
     of_many = getattr(annotation, "__origin__", None) in (list, dict)
@@ -75,9 +86,7 @@ def reads(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     )
     lines = [line.split(maxsplit=1) for line in out.read_text().splitlines()]
     assert len(lines) > 300
-    return {
-        ".".join(name.rsplit(".", 2)[1:]) for name, file in lines if Path(file).name not in NOT_ACTING
-    }
+    return {".".join(name.rsplit(".", 2)[1:]) for name, file in lines if Path(file).name not in NOT_ACTING}
 
 
 def test_every_field_changes_something_or_is_on_the_list(reads: set[str]) -> None:
