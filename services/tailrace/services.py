@@ -100,7 +100,7 @@ ENTRIES: tuple[ServiceEntry, ...] = (
         "tailrace.rollout.app",
         "the fold of its own topic",
         reads=(lanes.COMMANDS, *_PACKAGES, *_REPORTS, lanes.TRAINING_RUNS, lanes.ALERTS, *_IN_FORCE),
-        writes=(lanes.ROLLOUTS, lanes.ALERTS),
+        writes=(lanes.ROLLOUTS, lanes.ALERTS, lanes.CONTRACTS),
     ),
     _exactly_once(
         "scorer",

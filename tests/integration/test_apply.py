@@ -11,7 +11,7 @@ from tests.support import models
 
 import tailrace
 from tailrace.avro.registry import RegistryClient
-from tailrace.cli.control import contracts, features_in_service
+from tailrace.cli.control import contracts, in_service
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
@@ -169,7 +169,7 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
     file.write_text(without)
 
     # A candidate keeps nothing from changing; the champion does.
-    assert plan([file], contracts(where), features_in_service(where, tmp_path))
+    assert plan([file], contracts(where), in_service(where, tmp_path))
     first = {
         "model": "apply-needed",
         "revision": 1,
@@ -186,6 +186,7 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
     producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
     assert producer.flush(30) == 0
     with pytest.raises(
-        TailraceError, match=f"features.{feature}: goes, and version 1, which is in service, needs it"
+        TailraceError,
+        match=rf"features.{feature}: version 1 \(champion\) could not serve: the model reads {feature}",
     ):
-        plan([file], contracts(where), features_in_service(where, tmp_path))
+        plan([file], contracts(where), in_service(where, tmp_path))

@@ -23,9 +23,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
-from tailrace.contracts.language.data_file import DataMapping
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.files.data_mapping import DataMapping
 from tailrace.models.formats.onnx.outputs import OutputChoice
 from tailrace.models.package.build import BuildChecks, Package, build_from_onnx, build_package
 

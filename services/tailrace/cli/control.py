@@ -8,12 +8,14 @@ from typing import Any
 from tailrace.clickhouse.tables import model_tables
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
-from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.records.record_types import AlertRecord
+from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.fold_topics import fold_all
+from tailrace.contracts.succession import VersionInService
 from tailrace.models.catalog import Catalog
-from tailrace.models.manifest import Manifest
 from tailrace.models.package.open import known_to
-from tailrace.models.rollout_state.fold import Rollouts
+from tailrace.models.rollout_state.fold import Rollouts, RolloutState
+from tailrace.models.rollout_state.in_service import versions_in_service
 
 
 def contracts(connection: Connection) -> Contracts:
@@ -25,8 +27,8 @@ def contracts(connection: Connection) -> Contracts:
 
 def models_in_force(connection: Connection) -> list[dict[str, Any]]:
     """Each model with a contract: its topics and tables, and the version that answers (None where none does)."""
-    fold, rollouts = Contracts(), Rollouts()
-    fold_all(connection, fold, rollouts)
+    fold, rollouts, held_runs = Contracts(), Rollouts(), HeldRuns()
+    fold_all(connection, fold, rollouts, held_runs)
     return [
         {
             "model": model,
@@ -39,6 +41,8 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
             "frozen": state.frozen,
             "off": state.off,
             "contract": applied.revision,
+            "held_contract": _held(fold.held.get(model)),
+            "held_back": _held_back(state, held_runs.open.get(model)),
             "topics": list(lanes.Lane(applied.contract.lane).topics),
             "tables": sorted(model_tables(applied.contract).values()),
         }
@@ -46,26 +50,47 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def features_in_service(connection: Connection, home: Path) -> dict[str, dict[int, list[str]]]:
-    """By model, the versions that answer, stand by or shadow, each with the features that it needs.
+def _held(contract: AppliedContract | None) -> dict[str, Any] | None:
+    """A change of the contract that waits until every version that answers fits it."""
+    if contract is None:
+        return None
+    return {name: getattr(contract, name) for name in ("revision", "digest", "applied_by", "applied_at")}
+
+
+def _held_back(state: RolloutState, training: str | None) -> dict[str, Any] | None:
+    """What ``freeze`` keeps from going on by itself: versions that passed, versions that are to be compared, and why a
+    training run is due. None where the model is not frozen.
+    """
+    if not state.frozen:
+        return None
+    return {"promotions": sorted(state.waiting), "candidates": list(state.candidates), "training": training}
+
+
+class HeldRuns:
+    """Folds the alerts of training runs that a freeze holds back: by model, what the one that is open says."""
+
+    topic = lanes.ALERTS
+
+    def __init__(self) -> None:
+        self.open: dict[str, str] = {}
+
+    def apply(self, record: AlertRecord, offset: int = 0) -> bool:
+        model = record["model"]
+        if record["kind"] != "retraining-held" or model is None:
+            return False
+        if record["state"] == "raised":
+            self.open[model] = record["summary"]
+        else:
+            self.open.pop(model, None)
+        return True
+
+
+def in_service(connection: Connection, home: Path) -> dict[str, list[VersionInService]]:
+    """By model, the versions that answer, stand by or shadow.
 
     Args:
         home: says whose manifests count.
     """
     catalog, rollouts = Catalog(known_to(home)), Rollouts()
     fold_all(connection, catalog, rollouts)
-    return features_needed(catalog, rollouts)
-
-
-def features_needed(catalog: Catalog, rollouts: Rollouts) -> dict[str, dict[int, list[str]]]:
-    """As `features_in_service`, of what was folded."""
-    needed: dict[str, dict[int, list[str]]] = {}
-    for model, state in rollouts.current.items():
-        arms = () if state.experiment is None else state.experiment.versions
-        for version in (state.champion, state.previous, *arms, *state.shadow):
-            record = None if version is None else catalog.verified(model, version)
-            if version is None or record is None:  # what is not verified cannot serve either
-                continue
-            inputs = Manifest.from_bytes(record["manifest"]).inputs
-            needed.setdefault(model, {})[version] = [feature.name for feature in inputs]
-    return needed
+    return {model: versions_in_service(catalog, state) for model, state in rollouts.current.items()}

@@ -47,7 +47,7 @@ def _compile() -> None:
 
 def _initialise() -> None:
     from tailrace.avro.registry import RegistryClient
-    from tailrace.cli.control import contracts, features_in_service
+    from tailrace.cli.control import contracts, in_service
     from tailrace.clickhouse.client import ClickHouse
     from tailrace.clickhouse.migrations import migrate
     from tailrace.control.apply import apply, plan
@@ -67,8 +67,13 @@ def _initialise() -> None:
     migrations = migrate(ClickHouse.connect(connection), stored=stored_by(connection, SINK_GROUP))
     _say(f"init          {len(topics)} control topics, {len(migrations)} new migrations, key {key.key_id}")
     in_force = contracts(connection)
-    plans = plan(contract_files(Path.cwd()), in_force, features_in_service(connection, home_dir()))
+    # What a version could not serve waits: whoever starts everything has nothing running yet to hold it by.
+    serving = in_service(connection, home_dir())
+    plans = plan(contract_files(Path.cwd()), in_force, serving, when_published=True)
     apply(connection, plans, in_force, _say)
     for each in plans:
         what = f"revision {each.follows + 1} applied" if each.is_needed else "is in force"
+        what = "is held until a version fits it" if each.is_held else what
         _say(f"contract      {each.contract.model}: {what}")
+        for why in each.unfit:
+            _say(f"warning: {each.contract.model}: {why}")

@@ -123,6 +123,17 @@ def _say_problems(report: Mapping[str, Any], programs: Sequence[Mapping[str, Any
         )
     for short in report["short"]:
         say(advice([Shortage(**short)]))
+    for model in report["models"] or ():
+        if (held := model.get("held_contract")) is not None:
+            say(
+                f"a change of the contract of {model['model']} by {held['applied_by']} is held until every version "
+                f"that answers fits it: `tailrace contracts show {model['model']}`"
+            )
+        if (back := model.get("held_back")) is not None:
+            say(_held_back_sentence(model["model"], back))
+    waiting = {why for program in programs for why in (program.get("models_waiting") or {}).items()}
+    for model, why in sorted(waiting):
+        say(f"requests to {model} wait: {why}")
     for program in programs:
         if (program.get("deaths") or {}).get("lately"):
             say(sentence(program["name"], program["deaths"]))
@@ -133,12 +144,28 @@ def _lag(program: Mapping[str, Any]) -> dict[str, Any]:
     return {"lag": f"about {program['lag']:,}"} if program.get("lag_counted") is False else {}
 
 
+def _held_back_sentence(model: str, held_back: Mapping[str, Any]) -> str:
+    """What a freeze holds back, for people."""
+    promotions, candidates = (", ".join(map(str, held_back[name])) for name in ("promotions", "candidates"))
+    kept = [
+        *([f"the promotion of version {promotions}"] if promotions else []),
+        *([f"the trial of version {candidates}"] if candidates else []),
+        *(["a training run"] if held_back["training"] else []),
+    ]
+    listed = ", ".join(kept) or "nothing so far"
+    return f"{model} is frozen; held back: {listed}. `tailrace unfreeze {model}` lets it go on"
+
+
 def _shortened(model: Mapping[str, Any]) -> dict[str, str]:
     """What is shorter than in the JSON: lists of versions, those that answer with the share of each, the lane."""
     canary = model["canary"]
     listed = {name: ", ".join(map(str, model[name])) for name in ("shadow", "candidates")}
     return {
         **listed,
+        "held_contract": ""
+        if model["held_contract"] is None
+        else f"revision {model['held_contract']['revision']}",
+        "held_back": ", ".join(name for name, held in (model["held_back"] or {}).items() if held),
         "canary": "" if canary is None else f"{canary['version']}: {canary['share']:.1%}",
         "arms": ", ".join(f"{arm['version']}: {arm['probability']:.1%}" for arm in model["arms"]),
         "topics": f"{model['topics'][0].rpartition('.')[0]}.*",

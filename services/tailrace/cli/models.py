@@ -50,7 +50,7 @@ def train(
 
     Example: tailrace train electricity --data electricity.csv
     """
-    from tailrace.contracts.state.fold_topics import contract_in_force
+    from tailrace.contracts.state.fold_topics import contract_to_build_for
     from tailrace.control.publish import publish_package
     from tailrace.files.data_mapping import find_mapping
     from tailrace.files.instants import parse_time
@@ -59,7 +59,7 @@ def train(
 
     until_ms = parsed("--until", until, parse_time)
     addresses, key = connection(), own_key(home_dir())
-    contract = contract_in_force(addresses, model)
+    contract = contract_to_build_for(addresses, model)
     mapping = find_mapping(Path.cwd(), model)
     package = train_package(
         data, mapping, contract, until_ms=until_ms, where=where, allow_inverted=allow_inverted, say=say
@@ -105,7 +105,7 @@ def publish(
 
     Example: tailrace publish model.onnx --model credit --holdout labelled.csv
     """
-    from tailrace.contracts.state.fold_topics import contract_in_force
+    from tailrace.contracts.state.fold_topics import contract_to_build_for
     from tailrace.control.publish import publish_package
     from tailrace.files.data_mapping import find_mapping
     from tailrace.models.formats.onnx.files import onnx_bytes
@@ -116,7 +116,7 @@ def publish(
 
     data = onnx_bytes(file)
     addresses, key = connection(), own_key(home_dir())
-    contract = contract_in_force(addresses, model)
+    contract = contract_to_build_for(addresses, model)
     mapping = find_mapping(Path.cwd(), model)
     rows, _ = labelled_rows(holdout, mapping, contract, where, say)
     say(f"judging {file.name} on {rows.height:,} rows of {holdout.name}")

@@ -86,7 +86,8 @@ def _of_a_model(command: str, does: str, example: str) -> None:
 _of_a_model("rollback", "Bring the previous champion back.", '--reason "scores look wrong"')
 _of_a_model(
     "freeze",
-    "Stop every step that nobody asked for: versions wait where they are.",
+    "Stop every step that nobody asked for: versions wait where they are, and no training run begins. "
+    "`tailrace status` says what is held back; `tailrace retrain` trains all the same.",
     '--reason "audit until Friday"',
 )
 _of_a_model("unfreeze", "Let the rollout go on by itself, with all that became known meanwhile.", "")

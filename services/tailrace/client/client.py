@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,9 +24,11 @@ from tailrace.client.records import Draft, Time
 from tailrace.connection import Connection, connect
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.record_types import AlertRecord
-from tailrace.errors import UsageError
+from tailrace.errors import BadRecord, UsageError
 from tailrace.streaming.backends.kafka.reading import read_all
-from tailrace.streaming.records import RecordRef
+from tailrace.streaming.records import Message, RecordRef
+
+log = logging.getLogger(__name__)
 
 
 class Client:
@@ -214,10 +217,17 @@ class Client:
 
     def _read_contracts(self) -> None:
         messages = read_all(self._connection, [lanes.CONTRACTS])
-        values = [value for message in messages if (value := message.value()) is not None]
-        contracts: list[Any] = [self._codec.decode(value) for value in values]
-        self._facts = contracts_in_force(contracts)
+        records = (self._readable(message) for message in messages if message.value() is not None)
+        self._facts = contracts_in_force(record for record in records if record is not None)
         self._codec.forget_schemas()
+
+    def _readable(self, message: Message) -> dict[str, Any] | None:
+        """The record of a message; None, with a line in the log, of what cannot be read: nobody honest wrote it."""
+        try:
+            return self._codec.decode(message.value())
+        except BadRecord as bad:
+            log.warning("%s is left out: %s", RecordRef.of(message), bad)
+            return None
 
     def _request(
         self,
@@ -252,7 +262,8 @@ class Client:
                     message = follower.poll(0.1 if idle is None else min(0.1, idle))
                     if message is None or message.value() is None:
                         continue
-                    yield self._codec.decode(message.value())
+                    if (record := self._readable(message)) is not None:
+                        yield record
                     last = time.monotonic()
             finally:
                 follower.close()

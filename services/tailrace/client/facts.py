@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace.contracts.records.lanes import Lane
-from tailrace.contracts.records.record_types import ContractRecord
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,20 @@ class ModelFacts:
         )
 
 
-def contracts_in_force(records: Iterable[ContractRecord]) -> dict[str, ModelFacts]:
-    """Folds contract records, in the order of the topic: the first that follows the current revision wins."""
-    current: dict[str, ContractRecord] = {}
+def contracts_in_force(records: Iterable[Mapping[str, Any]]) -> dict[str, ModelFacts]:
+    """Folds contract records, in the order of the topic: the first that follows the current revision wins. What is
+    held until a version fits it makes no revision, and what cannot be a contract counts for nothing.
+    """
+    current: dict[str, ModelFacts] = {}
+    revisions: dict[str, int] = {}
     for record in records:
-        before = current.get(record["model"])
-        if record["follows"] == (before["revision"] if before else 0):
-            current[record["model"]] = record
-    return {
-        model: ModelFacts.from_resolved(json.loads(record["resolved"]), record["digest"])
-        for model, record in current.items()
-    }
+        try:
+            model, follows, revision = record["model"], record["follows"], record["revision"]
+            if (follows, revision) != (revisions.get(model, 0), follows + 1):
+                continue
+            facts = ModelFacts.from_resolved(json.loads(record["resolved"]), record["digest"])
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+            continue
+        if facts.model == model:
+            current[model], revisions[model] = facts, revision
+    return current

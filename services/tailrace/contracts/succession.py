@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from tailrace.avro.registry import schema_text
 from tailrace.contracts.language.model_contract import ModelContract
@@ -11,13 +12,39 @@ from tailrace.contracts.records.compatibility import LEVEL, breaks
 from tailrace.contracts.records.schemas import avro_type, lane_schemas
 
 NEW_MODEL = "make it a new model under another name"
+WHEN_PUBLISHED = (
+    "leave it as it is, or run `tailrace apply --when-published`, which holds the change until every version that "
+    "answers fits it, and publish such a version"
+)
+
+
+class VersionInService(NamedTuple):
+    """A version that answers or stands by.
+
+    Attributes:
+        role: ``champion``, ``canary`` or ``arm``, which answer; ``previous`` or ``shadow``, which stand by.
+        misfits: why it could not serve under a contract.
+    """
+
+    number: int
+    role: str
+    misfits: Callable[[ModelContract], Iterable[Violation]]
+
+    @property
+    def answers(self) -> bool:
+        return self.role not in ("previous", "shadow")
+
+    def broken_by(self, new: ModelContract, current: ModelContract | None) -> list[Violation]:
+        """Why it could not serve under ``new``, but for what keeps it from serving under ``current`` already."""
+        now = set() if current is None else {(each.path, each.what) for each in self.misfits(current)}
+        return [each for each in self.misfits(new) if (each.path, each.what) not in now]
 
 
 def check_succession(
     new: ModelContract,
     earlier: Sequence[ModelContract],
     neighbours: Collection[ModelContract] = (),
-    in_service: Mapping[int, Collection[str]] | None = None,
+    in_service: Collection[VersionInService] = (),
 ) -> Iterator[Violation]:
     """Yields every reason why ``new`` may not come into force.
 
@@ -25,14 +52,14 @@ def check_succession(
         new: the contract to be.
         earlier: all that were in force for this model, oldest first; their records are still on the topics.
         neighbours: contracts in force of other models on the same lane.
-        in_service: versions that answer or stand by, with the features that each needs.
+        in_service: versions that answer or stand by. Those that the change could be held for are to be left out.
     """
     if earlier:
         current = earlier[-1]
         for check in _IDENTITY:
             yield from check(current, new)
         yield from _schemas(new, earlier)
-    yield from _features(new, in_service or {})
+    yield from _versions(new, earlier[-1] if earlier else None, in_service)
     for neighbour in neighbours:
         if (new.key, new.event_time.name) != (neighbour.key, neighbour.event_time.name):
             what = f"differs from that of {neighbour.model!r}, which shares the lane {new.lane!r}"
@@ -100,11 +127,13 @@ def _changed_types(new: ModelContract, earlier: Sequence[ModelContract]) -> list
     return list(changed.values())
 
 
-def _features(new: ModelContract, in_service: Mapping[int, Collection[str]]) -> Iterator[Violation]:
-    for version, needed in sorted(in_service.items()):
-        for name in sorted(set(needed) - set(new.features)):
-            what = f"goes, and version {version}, which is in service, needs it"
-            yield Violation(("features", name), what, "keep it until no version in service uses it")
+def _versions(
+    new: ModelContract, current: ModelContract | None, in_service: Collection[VersionInService]
+) -> Iterator[Violation]:
+    for version in sorted(in_service, key=lambda version: version.number):
+        for misfit in version.broken_by(new, current):
+            what = f"version {version.number} ({version.role}) could not serve: {misfit.what}"
+            yield Violation(misfit.path, what, WHEN_PUBLISHED)
 
 
 _IDENTITY = (_lane, _key, _event_time, _target)

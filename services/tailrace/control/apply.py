@@ -18,18 +18,21 @@ from tailrace.connection import Connection
 from tailrace.contracts.language.diff import Change, changes
 from tailrace.contracts.language.load import check_contract_file
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.without_effect import misleading_fields
 from tailrace.contracts.language.yaml_file import YamlFile, read_yaml
 from tailrace.contracts.problems import ContractError, Violation
 from tailrace.contracts.records.record_types import ContractRecord
-from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.state.contracts import HOLD, WITHDRAW, AppliedContract, Contracts, record_of
 from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.contracts.succession import check_succession
+from tailrace.contracts.succession import VersionInService, check_succession
 from tailrace.control.deliver import deliver
 from tailrace.control.registration import incompatibilities, register_schemas
-from tailrace.errors import TailraceError
+from tailrace.errors import TailraceError, UsageError
 from tailrace.signing.signers import OWNER
 
+InService = Mapping[str, Collection[VersionInService]]
+"""By model, the versions that answer or stand by."""
 _AT_ONCE = 4
 """Lanes whose schemas and tables are made at the same time: mostly they wait for answers."""
 
@@ -46,6 +49,9 @@ class ApplyPlan:
         file: where it was read from.
         follows: the revision in force; 0 where there is none.
         changes: field by field; none where the same contract is in force already.
+        unfit: why versions in service cannot serve under it, each with its number and role.
+        is_held: whether it waits, or is to wait, until every version that answers fits it.
+        was_held: whether the same contract waits already.
     """
 
     file: str
@@ -53,23 +59,28 @@ class ApplyPlan:
     source_text: str
     follows: int
     changes: list[Change]
+    unfit: Sequence[str] = ()
+    is_held: bool = False
+    was_held: bool = False
 
     @property
     def is_needed(self) -> bool:
-        return self.follows == 0 or bool(self.changes)
+        is_new = self.follows == 0 or bool(self.changes)
+        return is_new and not (self.is_held and self.was_held)
 
     def record(self, by: str, now_ms: int) -> ContractRecord:
         """The record for ``tailrace.contracts`` (schema ``contract.avsc``)."""
-        return {
-            "model": self.contract.model,
-            "revision": self.follows + 1,
-            "follows": self.follows,
-            "digest": self.contract.digest,
-            "source_text": self.source_text,
-            "resolved": self.contract.resolved_json,
-            "applied_by": by,
-            "applied_at": now_ms,
-        }
+        contract = self.contract
+        applied = AppliedContract(
+            contract.model,
+            self.follows + 1,
+            contract.digest,
+            contract.resolved_json,
+            self.source_text,
+            by,
+            now_ms,
+        )
+        return record_of(applied, HOLD if self.is_held else None, by, now_ms)
 
 
 def contract_files(paths: Sequence[Path], project: Path) -> list[Path]:
@@ -91,14 +102,17 @@ def contract_files(paths: Sequence[Path], project: Path) -> list[Path]:
 def plan(
     files: Sequence[Path],
     contracts: Contracts,
-    in_service: Mapping[str, Mapping[int, Collection[str]]] | None = None,
+    in_service: InService | None = None,
+    *,
+    when_published: bool = False,
 ) -> list[ApplyPlan]:
     """Reads and checks contract files, each also against what is in force and against those before it.
 
     Args:
         files: YAML files.
         contracts: what is in force; left as it is.
-        in_service: by model, the versions that answer or stand by, with the features that each needs.
+        in_service: by model, the versions that answer or stand by.
+        when_published: whether a change that a version in service could not serve is held and not refused.
 
     Raises:
         ContractError: lists every problem of every file. Nothing may be applied then.
@@ -112,8 +126,8 @@ def plan(
             if contract.model in planned:
                 what = f"{planned[contract.model].file} has the same model"
                 yaml.refuse([Violation(("model",), what, "give each model one file")])
-            in_use = (in_service or {}).get(contract.model)
-            planned[contract.model] = _plan_one(yaml, contract, contracts, planned, in_use)
+            in_use = (in_service or {}).get(contract.model, ())
+            planned[contract.model] = _plan_one(yaml, contract, contracts, planned, in_use, when_published)
         except ContractError as error:
             problems += error.problems
     if problems:
@@ -126,20 +140,34 @@ def _plan_one(
     contract: ModelContract,
     contracts: Contracts,
     planned: Mapping[str, ApplyPlan],
-    in_service: Mapping[int, Collection[str]] | None,
+    in_service: Collection[VersionInService],
+    when_published: bool,
 ) -> ApplyPlan:
-    model = contract.model
+    model, waiting = contract.model, contracts.held.get(contract.model)
     earlier = [applied.contract for applied in contracts.history.get(model, [])]
     others = {name: applied.contract for name, applied in contracts.current.items()}
     others |= {name: other.contract for name, other in planned.items()}
     neighbours = [
         other for name, other in sorted(others.items()) if name != model and other.lane == contract.lane
     ]
-    differences: list[Change] = []
-    if not earlier or earlier[-1].digest != contract.digest:
-        yaml.refuse(check_succession(contract, earlier, neighbours, in_service))
-        differences = changes(earlier[-1].to_dict() if earlier else {}, contract.to_dict())
-    return ApplyPlan(yaml.name, contract, yaml.text, contracts.revision(model), differences)
+    revision, current = contracts.revision(model), earlier[-1] if earlier else None
+    if current is not None and current.digest == contract.digest:
+        return ApplyPlan(yaml.name, contract, yaml.text, revision, [])
+    was_held = waiting is not None and waiting.digest == contract.digest
+    bearable = when_published or was_held
+    yaml.refuse(misleading_fields(contract))
+    yaml.refuse(check_succession(contract, earlier, neighbours, () if bearable else in_service))
+    broken = [(version, version.broken_by(contract, current)) for version in in_service]
+    return ApplyPlan(
+        yaml.name,
+        contract,
+        yaml.text,
+        revision,
+        changes(current.to_dict() if current else {}, contract.to_dict()),
+        [f"version {v.number} ({v.role}): {why.what}" for v, misfits in broken for why in misfits],
+        any(version.answers for version, misfits in broken if misfits),
+        was_held,
+    )
 
 
 def keep_ms(contracts: Collection[ModelContract]) -> dict[str, int]:
@@ -286,6 +314,11 @@ def _publish(
     fresh = Contracts()
     came = {taken.message.offset() for taken in fold_all(connection, fresh) if taken.came}
     contracts.__dict__.update(fresh.__dict__)
+    for each, offset in zip(needed, offsets, strict=True):
+        model = each.contract.model
+        stands = (fresh.held if each.is_held else fresh.current).get(model)
+        if stands is not None and stands.digest == each.contract.digest:
+            came.add(offset)
     outrun = [
         f"{each.file}: {first.applied_by} applied another contract of {each.contract.model!r} at the same time and was "
         f"first (revision {first.revision}): run `tailrace apply` again to see what yours changes in it"
@@ -295,6 +328,32 @@ def _publish(
     ]
     if outrun:
         raise Outrun("\n".join(outrun))
+
+
+def withdraw(connection: Connection, model: str) -> AppliedContract:
+    """Takes back the change of a contract that is held.
+
+    Raises:
+        UsageError: none is held of this model.
+        TailraceError: it came into force meanwhile.
+    """
+    contracts = Contracts()
+    fold_all(connection, contracts)
+    held = contracts.held.get(model)
+    if held is None:
+        raise UsageError(
+            f"no change of the contract of {model!r} is held: see `tailrace contracts show {model}`"
+        )
+    record = record_of(held, WITHDRAW, applied_by(), int(time.time() * 1000))
+    deliver(connection, [ControlRecords.of(connection, OWNER).record("Contract", record)], "it")
+    fresh = Contracts()
+    fold_all(connection, fresh)
+    if fresh.revision(model) != contracts.revision(model):
+        raise TailraceError(
+            f"another contract of {model} came into force meanwhile: see `tailrace contracts show {model}`, and apply "
+            "the one that you want"
+        )
+    return held
 
 
 def applied_by() -> str:

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tailrace.connection import Connection, connect, home_dir
-from tailrace.contracts.language.data_file import find_mapping
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.record_types import ChunkRecord, ModelManifestRecord
-from tailrace.contracts.state.fold_topics import contract_in_force
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.state.fold_topics import contract_to_build_for, fold_all
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
 from tailrace.errors import TailraceError
+from tailrace.files.data_mapping import find_mapping
 from tailrace.models.catalog import given
 from tailrace.models.formats.compare import MOST_DIFFERENCE
 from tailrace.models.formats.foreign import refuse_object
 from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.package.build import BuildChecks, Package, build_package
+from tailrace.models.package.contract_fit import misfits
 from tailrace.models.package.open import MANIFEST_BYTES, PACKAGE_BYTES, verified_manifest
 from tailrace.signing.keys import SigningKey, verifies
 from tailrace.signing.records import manifest_bytes
@@ -132,7 +134,7 @@ def publish(
     where, key = connection or connect(home=folder), own_key(folder)
     mapping = find_mapping(Path(project or Path.cwd()), model)
     checks = BuildChecks(conversion_tolerance, calibrate, allow_inverted)
-    contract = contract_in_force(where, model)
+    contract = contract_to_build_for(where, model)
     package = build_package(estimator, X, y, contract, holdout=holdout, mapping=mapping, checks=checks)
     return publish_package(where, package, key, folder)
 
@@ -156,6 +158,7 @@ def publish_package(
     from confluent_kafka import KafkaException, Producer
 
     model = package.manifest.model
+    _check_fit(connection, package.manifest)
     size = sum(len(data) for data in package.parts.values())
     if size > PACKAGE_BYTES - MANIFEST_BYTES:
         raise TailraceError(
@@ -199,6 +202,24 @@ def publish_package(
     finally:
         del producer
     return Publication(numbered.manifest, record["digest"], size + len(record["manifest"]))
+
+
+def _check_fit(connection: Connection, manifest: Manifest) -> None:
+    """A version that is built for a change that is held has to fit the contract in force as well, where it is tried.
+
+    Raises:
+        TailraceError: it does not.
+    """
+    contracts = Contracts()
+    fold_all(connection, contracts)
+    held = contracts.held.get(manifest.model)
+    if held is None or held.digest != manifest.contract_digest:
+        return
+    for misfit in misfits(manifest, contracts.in_force(manifest.model).contract):
+        raise TailraceError(
+            f"built for the change that is held, and under the contract in force {misfit.what}: bring what the change "
+            "adds into force first, which no version has to fit, and hold the rest"
+        )
 
 
 def _manifests(connection: Connection, control: ControlRecords, model: str) -> list[ModelManifestRecord]:

@@ -53,6 +53,15 @@ def reason(answer: HealthAnswer) -> str | None:
         return plain(answer.text) or f"HTTP {answer.status}"
 
 
+def waiting_models(answer: HealthAnswer) -> dict[str, str]:
+    """Of a /readyz that tells models apart, those whose requests wait, each with why."""
+    try:
+        models = json.loads(answer.text).get("models") or {}
+        return {model: plain(each["reason"]) for model, each in models.items() if not each["ok"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def starting(why: str) -> bool:
     """Whether a reason not to be ready is one of a service that is still on its way to its work."""
     return why.startswith(("starting", "reading ", "waiting for Kafka", "waiting for the topic"))

@@ -38,12 +38,13 @@ def status(
     Returns:
         ``home``, ``ready``, ``kept``, ``short``, then ``kafka``, ``registry`` and ``clickhouse``, each with address,
         healthy and (where it runs here) pid, restarts and deaths, and ClickHouse with the tables that lack rows, and
-        why; ``services``, a list with name, pid, healthy, waiting, lag, lag_counted, restarts, deaths and address.
-        ``waiting`` says why a service is not ready, None where it is; ``lag`` counts records still to be read, neither
-        watermark records nor transaction markers, None where the service does not say; ``lag_counted`` is False where
-        it is estimated by the first of very many. ``deaths`` are those of `deaths.report`; what is in a crash loop is
-        not healthy. ``short`` lists what the machine is short of, as `room.Shortage`. ``kept`` is False where nobody
-        brings back what dies: the supervisor was killed. ``models`` are those that were asked for.
+        why; ``services``, a list with name, pid, healthy, waiting, models_waiting, lag, lag_counted, restarts, deaths
+        and address. ``waiting`` says why a service is not ready, None where it is; ``models_waiting`` why requests to a
+        model wait, by model; ``lag`` counts records still to be read, neither watermark records nor transaction
+        markers, None where the service does not say; ``lag_counted`` is False where it is estimated by the first of
+        very many. ``deaths`` are those of `deaths.report`; what is in a crash loop is not healthy. ``short`` lists what
+        the machine is short of, as `room.Shortage`. ``kept`` is False where nobody brings back what dies: the
+        supervisor was killed. ``models`` are those that were asked for.
 
     Raises:
         TailraceError: nothing runs in this home.

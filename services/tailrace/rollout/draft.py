@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tailrace.models.rollout_state.fold import Rollouts, RolloutState
+from tailrace.rollout.held_contracts import Released
 from tailrace.rollout.paired_reports import PairedReports
 from tailrace.rollout.refusals import Refusals
 from tailrace.streaming.records import Record
@@ -28,6 +29,7 @@ class BatchDraft:
     commands: set[str] = field(default_factory=set)
     records: list[Record] = field(default_factory=list)
     steps: int = 0
+    released: set[Released] = field(default_factory=set)
 
     def state(self, model: str) -> RolloutState:
         return self.states.get(model) or self.rollouts.state(model)

@@ -42,6 +42,7 @@ from tailrace.models.rollout_state.fold import Rollouts, RolloutState, state_aft
 from tailrace.rollout.alerts import RolloutAlerts
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, apply_command, register, reject
 from tailrace.rollout.draft import BatchDraft
+from tailrace.rollout.held_contracts import HeldContracts, Released
 from tailrace.rollout.judge import Move, move, relies_on_fallbacks, rolled_back, tried
 from tailrace.rollout.package_trust import OpenPackage, PackageTrust, evidence_of
 from tailrace.rollout.paired_reports import PairedReports
@@ -89,6 +90,8 @@ class RolloutProcessor:
         self._contracts = Contracts()
         self._rollouts = Rollouts()
         self._state = ControlState(records, self._contracts, self._trust.catalog, self._rollouts)
+        self._held = HeldContracts(records, self._contracts, self._trust.catalog, self._rollouts)
+        self._released: set[Released] = set()
         self._copies = Copies()
         self._decided: dict[str, int] = {}
         # How many steps have been committed, as far as this instance knows; and what it waits for.
@@ -157,6 +160,8 @@ class RolloutProcessor:
             if why is not None:
                 paused[partition] = PausedPartition(message.offset(), why)
                 self._waiting_for[partition] = why
+        if not paused:
+            self._release(batch, draft)
         facts: dict[str, Any] = {"steps": max(self._steps, self._rollouts.steps + draft.steps)}
         facts |= {"refused": refused} if (refused := draft.refusals.facts()) else {}
         output = Output(records=draft.records, paused=paused, metadata=json.dumps(facts))
@@ -171,9 +176,17 @@ class RolloutProcessor:
         self._steps = max(self._steps, self._rollouts.steps + draft.steps)
         self._positions, self._refusals = draft.positions, draft.refusals
         self._reports |= draft.reports
+        self._released |= draft.released
 
     def waiting(self) -> str | None:
         return one_of(sorted(set(self._waiting_for.values())))
+
+    def _release(self, batch: Sequence[Message], draft: BatchDraft) -> None:
+        """Brings contracts into force that were held, and that what answers now fits."""
+        now_ms = max((message.timestamp()[1] for message in batch), default=0)
+        for held in self._held.fitting(self._released):
+            draft.records.append(self._held.release(held, now_ms))
+            draft.released.add((held.model, held.revision, held.digest))
 
     # What happens ---
 
@@ -189,6 +202,8 @@ class RolloutProcessor:
         if refusal is not None:
             counted = draft.refusals.count(topic, message.timestamp()[1])
             draft.records += self._alerts.record_refused(message, refusal, counted)
+        if topic == CONTRACTS and record is not None and self._contracts.position <= source.offset:
+            return f"the contract at {source} is yet to be read back"
         if topic in _JUDGED_ONLY:
             return None
         if refusal is not None:

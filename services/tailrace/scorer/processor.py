@@ -14,6 +14,7 @@ import numpy as np
 from tailrace.avro.codec import Codec
 from tailrace.contracts.language.guards.guard import Finding
 from tailrace.contracts.records.lanes import CONTRACTS
+from tailrace.contracts.records.record_types import AlertRecord
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.lane_clocks import LaneClocks
@@ -28,11 +29,12 @@ from tailrace.scorer.rows import CheckedRows, Requests
 from tailrace.scorer.serving import watermarks
 from tailrace.scorer.serving.alerts import ScorerAlerts
 from tailrace.scorer.serving.dead_letters import DeadLetterCount, count_dead_letters
-from tailrace.scorer.serving.handover import Handovers
+from tailrace.scorer.serving.handover import Handover, Handovers
 from tailrace.scorer.serving.load_shedding import TOO_SLOW, LatencyEstimates, shed_load
 from tailrace.scorer.serving.metrics import ServingMetrics
 from tailrace.scorer.serving.paused_partitions import PausedPartitions
 from tailrace.scorer.serving.quarantine import InFlight, Quarantined, VersionQuarantine
+from tailrace.scorer.serving.waiting_requests import WaitingRequest, WaitingRequests
 from tailrace.scorer.steps.check_input import check
 from tailrace.scorer.steps.read_request import read_requests
 from tailrace.scorer.steps.route import Route, route
@@ -57,6 +59,8 @@ class _Effects(NamedTuple):
     stream_times: dict[TopicPartition, int]
     counts: dict[TopicPartition, DeadLetterCount]
     alerts: list[Record]
+    waits: dict[str, str]
+    partitions: Collection[TopicPartition]
 
 
 class ScoringProcessor:
@@ -96,7 +100,10 @@ class ScoringProcessor:
         self._in_flight = InFlight(role, self._plans, self._versions, catalog, self._quarantine)
         self._prepared = False
         self._handovers = Handovers(self._plans, contracts, rollouts, self._versions, self._quarantine)
-        self._paused = PausedPartitions(role, rollouts, self._versions, self._handovers, self._in_flight)
+        self._paused = PausedPartitions(
+            role, self._plans, rollouts, self._versions, self._handovers, self._in_flight
+        )
+        self._waits = WaitingRequests()
         self._latencies = LatencyEstimates()
         self._metrics = ServingMetrics()
         self._changes = 0
@@ -133,6 +140,7 @@ class ScoringProcessor:
             else:
                 self._quarantine.add(handover.quarantined)
                 self._counts[partition] = DeadLetterCount(*handover.count)
+                self._waits.take(partition, handover.waits)
 
     def restore(self, messages: Sequence[Message]) -> None:
         """Nothing is asked for."""
@@ -141,6 +149,7 @@ class ScoringProcessor:
         for partition in partitions:
             self._handovers.forget(partition)
             self._paused.forget(partition)
+            self._waits.forget(partition)
             self._stream_times.pop(partition, None)
             self._counts.pop(partition, None)
 
@@ -160,12 +169,13 @@ class ScoringProcessor:
         watermarks.refuse_ahead(batch, plans)
         watermarks.require_event_times(batch, self._lane_clocks.is_replayed)
         output = Output(paused=self._paused.of(batch))
+        waits = self._paused.for_person(batch) if output.paused else {}
         if output.paused:
             batch.cut(output.paused)
         watermarks.pass_on(batch, plans)
         for requests in batch.requests:
             self._answer(batch, requests, clock)
-        effects = self._effects(batch, output.paused)
+        effects = self._effects(batch, output.paused, waits)
         output.records = batch.records()
         if effects.alerts:
             output.records = Runs([output.records, effects.alerts])
@@ -176,22 +186,42 @@ class ScoringProcessor:
                 )
                 for at, bad in sorted(batch.bad.items())
             ]
-        output.pipelined = not (output.paused or effects.refusals or effects.failing or effects.quarantined)
+        news = effects.refusals, effects.failing, effects.quarantined, effects.waits != self._waits.open
+        output.pipelined = not (output.paused or any(news))
         if output.pipelined:
             self._apply(effects)
         self._latest = batch
         output.on_committed = partial(self._committed, batch, clock, None if output.pipelined else effects)
-        handover = self._handovers.leave(batch.places, effects.quarantined)
+        self._leave(batch, effects, output)
+        return output
+
+    def _leave(self, batch: Batch, effects: _Effects, output: Output) -> None:
+        """Adds what next owners are left: those of the batch, and of partitions that carry what is open no more."""
+
+        def left(partitions: Collection[TopicPartition]) -> Handover:
+            return replace(self._handovers.leave(partitions, effects.quarantined), waits=effects.waits)
+
+        handover = left(batch.places)
         output.metadata = handover.to_metadata()
         output.metadata_of = {
             partition: replace(handover, count=count.to_json()).to_metadata()
             for partition, count in effects.counts.items()
         }
-        return output
+        if effects.waits != self._waits.open:
+            for partition in self._waits.carried - batch.places.keys():
+                count = self._counts.get(partition, DeadLetterCount())
+                output.metadata_of[partition] = replace(
+                    left([partition]), count=count.to_json()
+                ).to_metadata()
 
-    def _effects(self, batch: Batch, paused: Mapping[TopicPartition, PausedPartition]) -> _Effects:
+    def _effects(
+        self,
+        batch: Batch,
+        paused: Mapping[TopicPartition, PausedPartition],
+        waiting: Mapping[str, WaitingRequest],
+    ) -> _Effects:
         """With alerts of packages refused since the last batch, once for each version that fails in shadow, of versions
-        that processes died with, and of dead letters.
+        that processes died with, of dead letters, and of requests that wait.
         """
         refusals = self._versions.refusals
         stream_times = watermarks.advance(batch, self._stream_times, self._plans)
@@ -199,8 +229,13 @@ class ScoringProcessor:
         quarantined = self._in_flight.to_blame(batch, paused)
         levels = self._plans.levels if self._role == "champion" else {}
         counts, shares = count_dead_letters(batch, self._counts, levels, paused)
+        waits = dict(self._waits.open)
+        about_waits: list[AlertRecord] = []
+        if self._role == "champion" and (waiting or waits):
+            still, last = self._paused.models_that_wait(), (batch.source(-1), batch.appended[-1])
+            waits, about_waits = self._waits.after(waiting, still, *last)
         alerts = [
-            *(self._control_records.record("Alert", alert) for alert in shares),
+            *(self._control_records.record("Alert", alert) for alert in (*shares, *about_waits)),
             *(self._alerts.refused(refusal) for refusal in refusals),
             *(
                 self._alerts.shadow_failed(*which, reason, batch.source(at), batch.appended[at])
@@ -208,7 +243,9 @@ class ScoringProcessor:
             ),
             *(self._alerts.quarantined(each, batch.source(-1), batch.appended[-1]) for each in quarantined),
         ]
-        return _Effects(len(refusals), set(failing), quarantined, stream_times, counts, alerts)
+        return _Effects(
+            len(refusals), set(failing), quarantined, stream_times, counts, alerts, waits, batch.places.keys()
+        )
 
     def _committed(self, batch: Batch, clock: Clock, effects: _Effects | None) -> None:
         """``effects`` are those that have not been applied."""
@@ -230,11 +267,17 @@ class ScoringProcessor:
         self._quarantine.add(effects.quarantined)
         self._stream_times.update(effects.stream_times)
         self._counts.update(effects.counts)
+        if effects.waits or self._waits.open:
+            self._waits.committed(effects.waits, effects.partitions)
 
     def waiting(self) -> str | None:
         if not self._contracts.current:
             return "no contract has been applied yet: `tailrace apply`"
-        return one_of(sorted(self._paused.reasons()))
+        reasons = self.by_model().values()
+        return None if None in reasons else one_of(sorted({reason for reason in reasons if reason}))
+
+    def by_model(self) -> dict[str, str | None]:
+        return self._paused.by_model()
 
     def as_logged(self, served_cause: str | None) -> None:
         """For whoever scores logged requests again: the cause for which the next ones were answered, whatever is

@@ -153,6 +153,18 @@ class Versions:
             return f"version {state.champion} of {model} was refused ({opened.check}): {opened.reason}"
         return f"version {state.champion} of {model} is being opened"
 
+    def is_coming(self, model: str) -> bool:
+        """Whether a newer revision names a champion that is being opened."""
+        state = self._rollouts.state(model)
+        if state.champion is None or self.revision(model) == state.revision:
+            return False
+        return not isinstance(self._opened.get((model, state.champion)), LoadedModel | Refusal)
+
+    def waits_for_person(self, model: str) -> bool:
+        """Whether nothing that is under way brings a version into service that is not."""
+        state = self._rollouts.state(model)
+        return state.champion is None or isinstance(self._opened.get((model, state.champion)), Refusal)
+
     def _take_up(self, model: str) -> None:
         """Takes up the newest revision that can be; behind a refused champion, the one before it."""
         states, answers = self._rollouts.states(model), self._role == "champion"

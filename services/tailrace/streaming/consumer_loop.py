@@ -52,6 +52,7 @@ class ConsumerLoop(RebalanceListener):
     Attributes:
         alive_ns: when the loop last gave a sign of life, in ``clock.perf_ns`` time.
         waiting: why the service is not ready; None when it is.
+        models: of each model that the service tells apart, why its requests wait; None where they do not.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ConsumerLoop(RebalanceListener):
         self._reached: dict[TopicPartition, int] = {}
         self.alive_ns = clock.perf_ns()
         self.waiting: str | None = "starting"
+        self.models: Mapping[str, str | None] = {}
 
     def _turn(self) -> None:
         raise NotImplementedError

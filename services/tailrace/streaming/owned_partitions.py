@@ -150,8 +150,10 @@ class OwnedPartitions(dict[TopicPartition, OwnedPartition]):
         """Whether messages of the partition are to be processed now."""
         return tp in self and tp not in self.suspended and self[tp].paused_for is None
 
-    def paused_for(self) -> str | None:
-        return waiting_for((tp.topic, p.paused_for) for tp, p in self.items() if p.paused_for is not None)
+    def paused_for(self, leaving_out: Collection[str] = ()) -> str | None:
+        """Why partitions are paused, but for these reasons; None where none is."""
+        paused = ((tp.topic, p.paused_for) for tp, p in self.items() if p.paused_for is not None)
+        return waiting_for((topic, reason) for topic, reason in paused if reason not in leaving_out)
 
     # What waits ---
 

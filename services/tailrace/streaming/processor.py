@@ -110,6 +110,17 @@ class HasDue(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsModelsApart(Protocol):
+    """A processor whose models wait each for itself."""
+
+    def by_model(self) -> Mapping[str, str | None]:
+        """Of each model that it serves, why its requests wait; None where they do not. A partition that is paused for
+        one of these reasons does not make the service unready: ``waiting`` says whether all do.
+        """
+        ...
+
+
 class Suspect(NamedTuple):
     """What was in flight when processes died on the records of a partition up to, and including, ``until``."""
 

@@ -26,7 +26,7 @@ from tailrace.streaming.batches import IDLE_WAIT_S, MAX_BATCH, BatchLimit, Proce
 from tailrace.streaming.bounds import STEP, Bounds, prefix
 from tailrace.streaming.guarded_processing import GuardedProcessing, Quarantine
 from tailrace.streaming.owned_partitions import PAUSE_S, LastMessages
-from tailrace.streaming.processor import HasDue, NamesInFlight, Output, Processor
+from tailrace.streaming.processor import HasDue, NamesInFlight, Output, Processor, TellsModelsApart
 from tailrace.streaming.records import Message, PausedPartition
 from tailrace.streaming.time_source import WaitingClock
 from tailrace.streaming.transactional_loop import TransactionalLoop
@@ -80,6 +80,7 @@ class ExactlyOnceRunner(TransactionalLoop):
             bounds=bounds,
         )
         self._names_in_flight = processor if isinstance(processor, NamesInFlight) else None
+        self._apart = processor if isinstance(processor, TellsModelsApart) else None
         self._has_due = processor if isinstance(processor, HasDue) else None
         self._processing = GuardedProcessing(processor, self._owned, quarantine, clock)
         self._batch_limit = BatchLimit(bounds, max_batch)
@@ -129,7 +130,9 @@ class ExactlyOnceRunner(TransactionalLoop):
 
     def _reason(self) -> str | None:
         not_reading = self._unavailable or self._not_in_place(self._processor.topics())
-        return not_reading or self._owned.paused_for() or self._processor.waiting()
+        self.models = {} if self._apart is None else self._apart.by_model()
+        of_models = {reason for reason in self.models.values() if reason is not None}
+        return not_reading or self._owned.paused_for(of_models) or self._processor.waiting()
 
     def _take_control(self) -> bool:
         """Hands the processor what is new on its control topics; False until it has had all that there was."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+from urllib.parse import parse_qs
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -30,11 +31,23 @@ class Status(Protocol):
         ...
 
 
+@runtime_checkable
+class StatusByModel(Protocol):
+    """A status that tells models apart."""
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        """Of each model, why its requests wait; None where they do not."""
+        ...
+
+
 class HealthServer:
     """Answers in threads of its own, from when it is made until ``close``.
 
     ``/livez`` and ``/readyz`` answer 200 or 503 with ``{"ok": ..., "reason": ...}``, ``/metrics`` in Prometheus'
-    text format.
+    text format. Where the status tells models apart, ``/readyz`` has ``models`` as well, each with its ``ok`` and
+    ``reason``: one that waits does not make the service unready for others. ``/readyz?model=NAME`` answers for that
+    model, 404 where there is none of the name.
 
     Raises:
         TailraceError: the port is taken.
@@ -52,15 +65,28 @@ class HealthServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
+                path, _, query = self.path.partition("?")
                 if path == "/metrics":
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
                 elif path in reasons:
-                    reason = reasons[path]()
-                    body = json.dumps({"ok": reason is None, "reason": reason}).encode()
-                    self._answer(200 if reason is None else 503, "application/json", body)
+                    self._answer_health(reasons[path](), path == "/readyz", parse_qs(query).get("model"))
                 else:
                     self._answer(404, "text/plain", b"/livez, /readyz, /metrics\n")
+
+            def _answer_health(self, reason: str | None, is_ready: bool, asked: list[str] | None) -> None:
+                by_model = dict(status.models) if is_ready and isinstance(status, StatusByModel) else {}
+                if is_ready and asked:
+                    if asked[0] not in by_model:
+                        self._answer(404, "text/plain", b"no such model is served here\n")
+                        return
+                    reason, by_model = reason or by_model[asked[0]], {}
+                health: dict[str, object] = {"ok": reason is None, "reason": reason}
+                if by_model:
+                    health["models"] = {
+                        model: {"ok": (reason or why) is None, "reason": reason or why}
+                        for model, why in by_model.items()
+                    }
+                self._answer(200 if reason is None else 503, "application/json", json.dumps(health).encode())
 
             def _answer(self, code: int, kind: str, body: bytes) -> None:
                 self.send_response(code)

@@ -42,7 +42,24 @@ class Refuse:
     why: str
 
 
-Action: TypeAlias = WritePlan | StartRun | Refuse
+@dataclass(frozen=True)
+class Hold:
+    """Say that this run is due, and is not planned while the model is frozen."""
+
+    model: str
+    run_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """Say that a run of which this was said is held back no more."""
+
+    model: str
+    run_id: str
+
+
+Action: TypeAlias = WritePlan | StartRun | Refuse | Hold | LetGo
 
 
 def decide(state: State, event: Event) -> tuple[State, list[Action]]:
@@ -73,8 +90,15 @@ def _due(state: State, model: str) -> Iterator[Action]:
         yield _answer(model, known, known.contract.contract, asked)
         return  # the next one when this answer is read
     plan = _next_run(model, known, known.contract.contract)
-    if plan is not None:
+    held_back = plan.run_id if plan is not None and known.frozen else None
+    if known.held_back is not None and known.held_back != held_back:
+        yield LetGo(model, known.held_back)
+    if plan is None:
+        return
+    if not known.frozen:
         yield WritePlan(plan)
+    elif known.held_back != held_back:
+        yield Hold(model, plan.run_id, "; ".join(trigger.reason for trigger in plan.triggers))
 
 
 def _answer(model: str, known: ModelState, contract: ModelContract, asked: Asked) -> Action:

@@ -18,7 +18,7 @@ from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.signing.trust import Place
 from tailrace.streaming.ids import record_id
 from tailrace.streaming.records import Message
-from tailrace.trainer.decide import Refuse
+from tailrace.trainer.decide import Hold, LetGo, Refuse
 from tailrace.trainer.happened import (
     Alerted,
     Applied,
@@ -26,6 +26,7 @@ from tailrace.trainer.happened import (
     CommandAnswered,
     DriftJudged,
     Event,
+    HeldBack,
     RunStep,
     Stepped,
     WindowJudged,
@@ -47,6 +48,7 @@ _FIRST_COUNTS = frozenset({lanes.ALERTS, lanes.DRIFT_REPORTS, lanes.PERFORMANCE_
 RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]
 
 COMMAND = "retrain"
+HELD = "retraining-held"
 _KINDS: Mapping[str, Kind] = {"drift": "drift", "quality-drop": "quality"}
 
 
@@ -82,8 +84,8 @@ class Events:
         if topic == lanes.CONTRACTS:
             return Applied(self._contracts.current[record["model"]]) if taken.came else None
         if topic == lanes.ROLLOUTS:
-            step = Stepped(record["model"], record["step"], record["version"], record["champion"])
-            return step if taken.came else None
+            names = ("model", "step", "version", "champion", "frozen")
+            return Stepped(*(record[name] for name in names)) if taken.came else None
         if topic == lanes.COMMANDS:
             if record["command"] != COMMAND:
                 return None
@@ -105,6 +107,9 @@ def _report(topic: str, record: Any) -> Event | None:
 
 
 def _alert(record: AlertRecord) -> Event | None:
+    held_back = record["detail"].get("run_id") if record["kind"] == HELD else None
+    if held_back is not None and record["model"] is not None:
+        return HeldBack(record["model"], held_back, record["state"] == "resolved")
     kind = _KINDS.get(record["kind"])
     if kind is None or record["model"] is None:
         command_id = record["detail"].get("command_id") if record["kind"] == "command-refused" else None
@@ -204,4 +209,27 @@ def refusal_of(refuse: Refuse, at: int) -> AlertRecord:
         at=at,
         model=asked.model,
         detail={"command_id": asked.command_id, "command": COMMAND},
+    )
+
+
+def held_of(action: Hold | LetGo, at: int) -> AlertRecord:
+    """The alert that a run is held back, or that it is not any more."""
+    model, run = action.model, action.run_id
+    is_held = isinstance(action, Hold)
+    summary = f"the training run of {model} that was held back is planned now, or is not due any more"
+    if isinstance(action, Hold):
+        summary = (
+            f"{model} is frozen, and a training run is due ({action.reason}): `tailrace unfreeze {model}` lets it go "
+            f"on, `tailrace retrain {model}` trains now"
+        )
+    return alert_record(
+        HELD,
+        record_id(HELD, model, run),
+        service="trainer",
+        severity="warning",
+        state="raised" if is_held else "resolved",
+        summary=summary[:1000],
+        at=at,
+        model=model,
+        detail={"run_id": run},
     )

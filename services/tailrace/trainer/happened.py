@@ -67,12 +67,24 @@ class CommandAnswered:
 
 @dataclass(frozen=True)
 class Stepped:
-    """The rollout took a step about a version; ``champion`` is what answers after it."""
+    """The rollout took a step about a version; ``champion`` is what answers after it, and ``frozen`` whether nothing
+    goes on by itself from then on.
+    """
 
     model: str
     step: str
     version: int | None
     champion: int | None
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """An alert says that a run is due and not planned, since the model is frozen; or, ``resolved``, that it is over."""
+
+    model: str
+    run_id: str
+    resolved: bool
 
 
 @dataclass(frozen=True)
@@ -88,5 +100,14 @@ class CaughtUp:
 
 
 Event: TypeAlias = (
-    Applied | Alerted | WindowJudged | DriftJudged | Asked | CommandAnswered | Stepped | RunStep | CaughtUp
+    Applied
+    | Alerted
+    | WindowJudged
+    | DriftJudged
+    | Asked
+    | CommandAnswered
+    | Stepped
+    | HeldBack
+    | RunStep
+    | CaughtUp
 )

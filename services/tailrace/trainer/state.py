@@ -15,6 +15,7 @@ from tailrace.trainer.happened import (
     CommandAnswered,
     DriftJudged,
     Event,
+    HeldBack,
     RunStep,
     Stepped,
     WindowJudged,
@@ -26,7 +27,9 @@ _Window = tuple[int, int, str, str, int]  # start, version, role, contract diges
 
 @dataclass(frozen=True)
 class ModelState:
-    """What is known about one model. ``windows`` are the judged windows; ``resolved`` are ids of alerts."""
+    """What is known about one model. ``windows`` are the judged windows; ``resolved`` are ids of alerts; ``held_back``
+    is the run of which an open alert says that it is not planned while the model is frozen.
+    """
 
     contract: AppliedContract | None = None
     alerts: Mapping[str, OpenTrigger] = field(default_factory=dict)
@@ -36,6 +39,8 @@ class ModelState:
     asked: Mapping[str, Asked] = field(default_factory=dict)
     champion: int | None = None
     rejected: frozenset[int] = frozenset()
+    frozen: bool = False
+    held_back: str | None = None
     runs: Mapping[str, Run] = field(default_factory=dict)
 
     @property
@@ -88,10 +93,14 @@ def _fold(known: ModelState, event: Event) -> ModelState:
             return replace(known, drift_until=max(known.drift_until, until))
         case Asked(_, command_id):
             return replace(known, asked={command_id: event, **known.asked})
-        case Stepped(_, step, version, champion):
+        case Stepped(_, step, version, champion, frozen):
             refused = {"reject": version, "rollback": known.champion}.get(step)
             more = known.rejected if refused is None else known.rejected | {refused}
-            return replace(known, champion=champion, rejected=more)
+            return replace(known, champion=champion, rejected=more, frozen=frozen)
+        case HeldBack(_, held_back, resolved):
+            if resolved and held_back != known.held_back:
+                return known
+            return replace(known, held_back=None if resolved else held_back)
         case RunStep(run):
             return replace(known, runs={**known.runs, run.run_id: _advanced(known.runs.get(run.run_id), run)})
     return known

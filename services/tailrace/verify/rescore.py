@@ -18,6 +18,7 @@ from tailrace.avro.codec import HEADER, Codec
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.record_types import ModelManifestRecord
+from tailrace.contracts.state.contracts import HOLD, WITHDRAW
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import BadRecord, Unavailable
 from tailrace.models.catalog import Verify
@@ -293,7 +294,8 @@ class Rescorer:
             if message.topic() == lanes.CONTRACTS and record["model"] == named.model:
                 if contract_reached:
                     continue
-                contract_reached = record["digest"] == named.contract_digest
+                in_force = record["step"] not in (HOLD, WITHDRAW)
+                contract_reached = in_force and record["digest"] == named.contract_digest
             elif message.topic() == lanes.ROLLOUTS:
                 if record["model"] != named.model or revision_reached:
                     continue

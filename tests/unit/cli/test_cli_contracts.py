@@ -10,12 +10,15 @@ from tests.support.scoring import CONTRACT, Publisher
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
-from tailrace.cli.control import features_needed
 from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.without_effect import unused_fields
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.control.apply import plan
 from tailrace.errors import TailraceError, UsageError
 from tailrace.models.catalog import Catalog
 from tailrace.models.inputs import Input
 from tailrace.models.rollout_state.fold import Rollouts
+from tailrace.models.rollout_state.in_service import versions_in_service
 from tailrace.testing.control_records import manifest_record
 from tailrace.testing.formula_model import formula_model
 
@@ -97,7 +100,55 @@ def test_show_resolved_prints_all_defaults_as_a_contract(project: Path) -> None:
         assert f"\n{section}:" in f"\n{shown}"
     report = json.loads(run("contracts", "show", str(path), "--json"))
     assert report["contract"] == load_contract(path).to_dict()
-    assert report["no_effect_yet"] == load_contract(path).no_effect_yet()
+    assert report["no_effect_yet"] == []
+    report = json.loads(run("contracts", "show", str(GIVEN / "everything.yaml"), "--json"))
+    assert {"owner.alerts", "context.sex.protected", "approvals.promote.role"} <= set(report["no_effect_yet"])
+
+
+def test_check_refuses_fields_that_mislead_and_warns_of_those_that_come_later(project: Path) -> None:
+    text = "model: a\nowner: {team: t, runbook: r}\nfeatures: {x: {type: number}}\ntarget: {name: y, type: boolean}\n"
+    file = project / "contracts" / "models" / "a.yaml"
+    for other in file.parent.glob("*.yaml"):
+        other.unlink()
+    file.write_text(text)
+    report = json.loads(run("contracts", "check", "--json"))
+    assert report["ok"]
+    assert [(w["line"], w["field"]) for w in report["warnings"]] == [(2, "owner.runbook")]
+    file.write_text(
+        text + "service_levels: {staleness: 45d}\nalerts: {severe: [quality drop, no label for 3d]}\n"
+    )
+    with pytest.raises(TailraceError) as refused:
+        run("contracts", "check")
+    assert [line.split(";")[0] for line in str(refused.value).splitlines()] == [
+        "contracts/models/a.yaml:5: service_levels.staleness: nothing acts on it in this version: "
+        "no champion is too old",
+        "contracts/models/a.yaml:6: alerts.severe[1]: nothing acts on it in this version: no alert follows this phrase",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ("labels: {join: {by: key, within: 3d}}\nkey: {name: k}", "labels.join.by"),
+        (
+            "quality: {selection_ratio: {of: s, favourable: 'true', at_least: 0.8}}\ncontext: {s: {type: boolean}}",
+            None,
+        ),
+        ("approvals: {promote: {role: boss}}", "approvals.promote.role"),
+        ("approvals: {promote: {not_author: true}}", "approvals.promote.not_author"),
+    ],
+)
+def test_what_somebody_would_rely_on_in_vain_is_not_applied(
+    tmp_path: Path, more: str, field: str | None
+) -> None:
+    text = "model: a\nowner: {team: t}\nfeatures: {x: {type: number}}\ntarget: {name: y, type: boolean}\n"
+    file = tmp_path / "a.yaml"
+    file.write_text(text + more)
+    with pytest.raises(TailraceError, match=field or "quality.selection_ratio"):
+        plan([file], Contracts())
+    file.write_text(text + "approvals: {promote: {}}\nexperiment: {epsilon: 5%}\nvalue: '1'\n")
+    assert [unused.path for unused in unused_fields(load_contract(file))] == [("experiment", "epsilon")]
+    assert plan([file], Contracts())
 
 
 def test_show_of_a_model_needs_what_runs(project: Path) -> None:
@@ -121,5 +172,7 @@ def test_a_version_is_in_service_that_answers_stands_by_is_an_arm_or_in_shadow()
     }  # fmt: skip
     record = publisher.control.decode("Rollout", publisher.rollout(**step).value)
     assert rollouts.apply(record, 0)
-    needed = features_needed(catalog, rollouts)
-    assert needed == {"credit": {version: [f"of-{version}"] for version in (1, 2, 3, 4)}}
+    versions = versions_in_service(catalog, rollouts.state("credit"))
+    roles = [(version.number, version.role) for version in versions]
+    assert roles == [(1, "champion"), (2, "previous"), (3, "arm"), (4, "shadow")]
+    assert all(f"reads of-{v.number}, which" in next(iter(v.misfits(contract))).what for v in versions)

@@ -149,14 +149,6 @@ def test_a_field_that_went_may_not_come_back_as_something_else() -> None:
     assert reasons(BASE, without, BASE) == []
 
 
-def test_a_feature_that_a_version_in_service_needs_may_not_go() -> None:
-    old, new = load_contract(BASE), load_contract(BASE.replace("  i: {type: integer}\n", ""))
-    violations = list(check_succession(new, [old], in_service={1: ["a", "i"], 2: ["a", "b"]}))
-    assert [(f.path, f.what) for f in violations] == [
-        (("features", "i"), "goes, and version 1, which is in service, needs it")
-    ]
-
-
 def test_models_on_one_lane_share_key_and_event_time() -> None:
     one = load_contract(BASE.replace("model: m", "model: one\nlane: shared"))
     two = BASE.replace("model: m", "model: two\nlane: shared")

@@ -17,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from tests.support.published_models import contract, converted, from_onnx, rows
 
-from tailrace.contracts.language.data_file import DataMapping
 from tailrace.errors import TailraceError
+from tailrace.files.data_mapping import DataMapping
 from tailrace.models.class_names import ClassNames
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.onnx import to_onnx as forms

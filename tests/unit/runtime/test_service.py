@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tailrace.errors import TailraceError, UsageError
-from tailrace.local.health import ask, reason
+from tailrace.local.health import ask, reason, waiting_models
 from tailrace.local.lag import OffsetsAhead, offsets_ahead
 from tailrace.runtime import service
 from tailrace.runtime.service import PoisonRecordQuarantine, Service, run_service
@@ -89,6 +89,7 @@ class Status:
     def __init__(self, waiting: str | None = None) -> None:
         self.alive_ns = time.perf_counter_ns()
         self.waiting = waiting
+        self.models: dict[str, str | None] = {}
 
 
 def test_health_says_whether_it_is_alive_and_ready_and_why_not() -> None:
@@ -106,6 +107,26 @@ def test_health_says_whether_it_is_alive_and_ready_and_why_not() -> None:
         assert hung.status == 503
         assert "no sign of life" in str(reason(hung))
         assert ask(server.address, "/secrets").status == 404
+    finally:
+        server.close()
+
+
+def test_readiness_tells_models_apart() -> None:
+    status = Status()
+    status.models = {"credit": "it has no version", "wine": None}
+    server = HealthServer("127.0.0.1", 0, status, time.perf_counter_ns)
+    try:
+        ready = ask(server.address, "/readyz")
+        assert ready.ok
+        assert waiting_models(ready) == {"credit": "it has no version"}
+        one = ask(server.address, "/readyz?model=credit")
+        assert (one.status, reason(one)) == (503, "it has no version")
+        assert ask(server.address, "/readyz?model=wine").ok
+        assert ask(server.address, "/readyz?model=beer").status == 404
+        status.waiting = "reading the control topics"
+        assert ask(server.address, "/readyz?model=wine").status == 503
+        assert set(waiting_models(ask(server.address, "/readyz"))) == {"credit", "wine"}
+        assert waiting_models(ask(server.address, "/livez")) == {}
     finally:
         server.close()
 

@@ -10,7 +10,7 @@ from tests.support.training import DAY, contract_text
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.trainer.decide import Action, Refuse, StartRun, WritePlan, decide, expecting
+from tailrace.trainer.decide import Action, Hold, LetGo, Refuse, StartRun, WritePlan, decide, expecting
 from tailrace.trainer.happened import (
     Alerted,
     Applied,
@@ -19,6 +19,7 @@ from tailrace.trainer.happened import (
     CommandAnswered,
     DriftJudged,
     Event,
+    HeldBack,
     RunStep,
     Stepped,
     WindowJudged,
@@ -255,3 +256,36 @@ def test_what_candidates_were_worth_stays_with_a_run_whose_later_steps_do_not_sa
     (state, _) = after(*trained, RunStep(replace(run, state=PUBLISHED, version=2)))
     (known,) = state.runs
     assert (known.state, known.version, known.evaluations) == (PUBLISHED, 2, worth)
+
+
+FROZEN, UNFROZEN = (replace(FIRST, step=step, frozen=step == "freeze") for step in ("freeze", "unfreeze"))
+
+
+def test_a_frozen_model_is_not_trained_by_itself_and_one_alert_says_so() -> None:
+    facts = [applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))]
+    due = the_plan(*facts)
+    (held,) = after(*facts, FROZEN)[1]
+    assert isinstance(held, Hold)
+    assert held.run_id == due.run_id
+    said = HeldBack(MODEL, due.run_id, resolved=False)
+    assert after(*facts, FROZEN, said)[1] == []
+    # With all that became known meanwhile.
+    assert after(*facts, FROZEN, said, UNFROZEN)[1] == [LetGo(MODEL, due.run_id), WritePlan(due)]
+    over = HeldBack(MODEL, due.run_id, resolved=True)
+    assert after(*facts, FROZEN, said, UNFROZEN, over)[1] == [WritePlan(due)]
+
+
+def test_what_a_person_asks_for_is_trained_and_what_was_begun_ends_though_the_model_is_frozen() -> None:
+    facts = [applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))]
+    run = the_plan(*facts)
+    assert StartRun(run) in after(*facts, RunStep(run), FROZEN)[1]
+    (planned,) = after(*facts, FROZEN, asked("c"))[1]
+    assert isinstance(planned, WritePlan)
+    assert planned.run.triggers[0].kind == "command"
+
+
+def test_a_run_that_is_not_due_any_more_is_held_back_no_more() -> None:
+    facts = [applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))]
+    run = the_plan(*facts)
+    said = HeldBack(MODEL, run.run_id, resolved=False)
+    assert after(*facts, FROZEN, said, applied("[]"))[1] == [LetGo(MODEL, run.run_id)]

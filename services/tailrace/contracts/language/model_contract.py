@@ -26,17 +26,6 @@ from tailrace.errors import TailraceError
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_PATTERN, max_length=MODEL_LENGTH)]
 Task = Literal["binary", "multiclass", "regression"]
 
-# Read and stored, but nothing in this version acts on them yet. A path stands for all that is under it.
-NO_EFFECT_YET = (
-    "labels.join.within",
-    "labels.join.take",
-    "quality.selection_ratio",
-    "approvals.promote.role",
-    "approvals.promote.not_author",
-    "approvals.promote.within",
-    "service_levels.staleness",
-)
-
 
 class ModelContract(Section):
     """A model contract with every default filled in.
@@ -170,11 +159,6 @@ class ModelContract(Section):
         canonical = json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def no_effect_yet(self) -> list[str]:
-        """Paths of what this contract says and what is stored, but what nothing acts on in this version."""
-        resolved = self.to_dict()
-        return [path for path in NO_EFFECT_YET if _says(resolved, path.split("."))]
-
     @classmethod
     def from_resolved(cls, text: str | bytes) -> ModelContract:
         """Reads what ``resolved_json`` wrote, as it stands on ``tailrace.contracts``.
@@ -198,11 +182,3 @@ def _with(section: Section, **fields: Any) -> Section:
 
 def _whole_days(milliseconds: int) -> int:
     return -(-milliseconds // sections.DAY) * sections.DAY
-
-
-def _says(data: Any, path: list[str]) -> bool:
-    for part in path:
-        if not isinstance(data, dict) or part not in data:
-            return False
-        data = data[part]
-    return data not in ({}, [])

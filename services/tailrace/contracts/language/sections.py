@@ -371,11 +371,11 @@ class Experiment(Section):
 
 
 class Approval(Section):
-    role: Label
+    role: Label | None = None
     """Of the person who agrees."""
-    not_author: bool = True
+    not_author: bool | None = None
     """Not the one who trained it."""
-    within_ms: Duration = Field(3 * DAY, alias="within")
+    within_ms: Duration | None = Field(None, alias="within")
     """Else the request lapses."""
 
 

@@ -9,7 +9,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.without_effect import unused_fields
 from tailrace.contracts.language.yaml_file import read_yaml
+from tailrace.contracts.problems import FieldPath, format_path
 
 REMARK = "no effect yet"
 
@@ -22,17 +24,21 @@ def annotated(contract: ModelContract, text: str | None = None) -> str:
     text = resolved_yaml(contract) if text is None else text
     places = read_yaml(text).lines
     remarks: dict[int, list[str]] = {}
-    for path in contract.no_effect_yet():
-        place = tuple(path.split("."))
+    for place, _ in unused_fields(contract):
         if place in places:
             shares_line = places[place] == places[place[:-1]] and len(place) > 1
-            remarks.setdefault(places[place], []).append(place[-1] if shares_line else "")
+            remarks.setdefault(places[place], []).append(_name(place) if shares_line else "")
     lines = text.splitlines()
     for number, names in remarks.items():
         before, comment = _split_comment(lines[number - 1])
         remark = REMARK + (": " + ", ".join(names) if all(names) else "")
         lines[number - 1] = f"{before}  # {remark}" + (f"; {comment}" if comment else "")
     return "\n".join(lines) + "\n"
+
+
+def _name(place: FieldPath) -> str:
+    """What a field is called on its line: of a list's entry, which one it is."""
+    return format_path(place[-2:] if isinstance(place[-1], int) else place[-1:])
 
 
 def resolved_yaml(contract: ModelContract) -> str:

@@ -50,10 +50,10 @@ class YamlFile:
 
     def refuse(self, findings: Iterable[Violation]) -> None:
         """Raises ContractError with all findings, where there are any."""
-        if problems := [self._problem(finding) for finding in findings]:
+        if problems := [self.problem(finding) for finding in findings]:
             raise ContractError(problems)
 
-    def _problem(self, finding: Violation) -> Problem:
+    def problem(self, finding: Violation) -> Problem:
         path = finding.path
         while path and path not in self.lines:
             path = path[:-1]

@@ -68,6 +68,7 @@ class ContractRecord(TypedDict):
     resolved: str
     applied_by: str
     applied_at: int
+    step: NotRequired[str | None]
 
 
 class BinRecord(TypedDict):

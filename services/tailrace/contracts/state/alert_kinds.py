@@ -51,6 +51,17 @@ _KINDS = (
         (SCORER, SHADOW_SCORER),
         "two processes died with the version in flight, and none without it",
     ),
+    AlertKind(
+        "requests-wait",
+        (SCORER,),
+        "requests to a model have no answer until a person does something: it has no version, the champion's package "
+        "was refused, or the champion cannot serve under the contract; resolved when they go on",
+    ),
+    AlertKind(
+        "retraining-held",
+        (TRAINER,),
+        "the model is frozen, and a training run is due; resolved when the run is planned, or nothing is due any more",
+    ),
     AlertKind("package-refused", (ROLLOUT, SCORER, SHADOW_SCORER), "a package does not pass a check"),
     AlertKind("shadow-failed", (SHADOW_SCORER,), "a version in shadow has no prediction for a row"),
     AlertKind("promotion-waits", (ROLLOUT,), "a person is to promote a version"),

@@ -16,6 +16,7 @@ from tailrace.contracts.records.record_types import (
     TrainingRunRecord,
 )
 from tailrace.contracts.state.alert_kinds import ALERT_KINDS
+from tailrace.contracts.state.contracts import HOLD, RELEASE, WITHDRAW
 from tailrace.errors import TailraceError
 
 
@@ -54,7 +55,14 @@ def check_step(record: ContractRecord | RolloutRecord | ClockRecord) -> None:
 
 
 def check_contract(record: ContractRecord) -> None:
-    check_step(record)
+    step = record["step"]
+    if step in (HOLD, WITHDRAW):
+        if not 0 < record["follows"] == record["revision"] < _LARGEST:
+            raise RecordRefused(f"revision {record['revision']} after {record['follows']}, to {step}")
+    elif step in (None, RELEASE):
+        check_step(record)
+    else:
+        raise RecordRefused(f"{step[:100]!r} is no step of a contract")
     try:
         contract = ModelContract.from_resolved(record["resolved"])
     except (TailraceError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -25,3 +25,12 @@ def contract_in_force(connection: Connection, model: str) -> ModelContract:
     contracts = Contracts()
     fold_all(connection, contracts)
     return contracts.in_force(model).contract
+
+
+def contract_to_build_for(connection: Connection, model: str) -> ModelContract:
+    """The contract that a version is to fit which is built now: what is held until one fits it, or else the one in
+    force. Raises UsageError where none of this model was applied.
+    """
+    contracts = Contracts()
+    fold_all(connection, contracts)
+    return contracts.held.get(model, contracts.in_force(model)).contract

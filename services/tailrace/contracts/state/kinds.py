@@ -7,11 +7,13 @@ docs/keys.md prints it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state import checks
+from tailrace.contracts.state.contracts import RELEASE
 from tailrace.signing.signers import (
     CLOCK,
     DRIFT,
@@ -64,7 +66,7 @@ _PUBLISHERS = (OWNER, PUBLISHER, TRAINER)
 _ONCE, _DECIDED = "a version is published once", "a command of that id was decided before"
 
 _TABLE = (
-    RecordKind("Contract", lanes.CONTRACTS, (OWNER,), _EVERYBODY, _FOLLOWS, checks.check_contract),
+    RecordKind("Contract", lanes.CONTRACTS, (OWNER, ROLLOUT), _EVERYBODY, _FOLLOWS, checks.check_contract),
     RecordKind("Rollout", lanes.ROLLOUTS, (ROLLOUT,), _ROLLOUT_READERS, _FOLLOWS, checks.check_rollout),
     RecordKind("Clock", lanes.CLOCKS, (OWNER, CLOCK), _CLOCK_READERS, _FOLLOWS, checks.check_clock),
     RecordKind("ModelManifest", lanes.MANIFESTS, _PUBLISHERS, _PACKAGE_READERS, _ONCE, signature="field"),
@@ -79,6 +81,18 @@ _TABLE = (
 
 KINDS = {kind.name: kind for kind in _TABLE}
 """The kinds of record that decide, by the names of their schemas."""
+
+
+def signers_of(kind: RecordKind, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Who may sign this record of the kind: an alert counts as the word of the service that it names, and the rollout
+    service brings no contract into force but what the owner has held.
+    """
+    if kind.name == "Alert":
+        return (record["service"],)
+    if kind.name == "Contract":
+        return (ROLLOUT,) if record["step"] == RELEASE else (OWNER,)
+    return kind.signers
+
 
 KIND_OF_TOPIC = {kind.topic: kind for kind in KINDS.values()}
 

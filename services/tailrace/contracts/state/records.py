@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +13,7 @@ from tailrace.avro.registry import Registry, RegistryClient
 from tailrace.connection import Connection, home_dir
 from tailrace.contracts.records.control_codec import CONTROL_NAMES, ControlCodec
 from tailrace.contracts.state.checks import RecordRefused, check_model
-from tailrace.contracts.state.kinds import KIND_OF_TOPIC, KINDS, RecordKind
+from tailrace.contracts.state.kinds import KIND_OF_TOPIC, KINDS, RecordKind, signers_of
 from tailrace.errors import BadRecord
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.keys import KeyFile, SigningKey
@@ -24,6 +24,7 @@ from tailrace.streaming.records import Headers, Message, Record, RecordRef
 log = logging.getLogger(__name__)
 
 _MAX_REPORTED = 10_000
+_EACH = 3
 
 
 class Trust(Protocol):
@@ -70,6 +71,7 @@ class ControlRecords:
         self.home = home
         self._trust, self._signer = trust, signer
         self._reported: OrderedDict[RecordRef, None] = OrderedDict()
+        self._refused: Counter[str] = Counter()
 
     @classmethod
     def of_home(cls, registry: Registry, home: Path, signer: str | None = None) -> ControlRecords:
@@ -107,6 +109,8 @@ class ControlRecords:
         topic, value = message.topic(), message.value()
         if value is None:
             return ReadControlRecord()
+        if topic not in CONTROL_NAMES:
+            return ReadControlRecord(refusal="no control record belongs on this topic")
         try:
             record = self.codec.decode(CONTROL_NAMES[topic], value)
             check_model(record)
@@ -124,24 +128,28 @@ class ControlRecords:
         signature = Signature.of(message.headers())
         if signature is None:
             raise SignatureRefused("it is not signed")
-        # An alert counts as the word of the service that it names, and of no other.
-        signers = (record["service"],) if kind.name == "Alert" else kind.signers
         self._trust.check(
             "it",
             record.get("model"),
             signature.key_id,
             signature.signature,
             record_bytes(kind.name, self.home, topic, key, value),
-            signers,
+            signers_of(kind, record),
             (topic, message.offset()),
         )
 
     def _report(self, source: RecordRef, refusal: str) -> None:
-        if source not in self._reported:
-            log.warning("a control record counts for nothing", extra={"at": str(source), "why": refusal})
-            self._reported[source] = None
-            if len(self._reported) > _MAX_REPORTED:
-                self._reported.popitem(last=False)
+        """The first few of a topic, then the 16th, the 32nd and so on: a flood of them is to hide nothing else."""
+        if source in self._reported:
+            return
+        self._reported[source] = None
+        if len(self._reported) > _MAX_REPORTED:
+            self._reported.popitem(last=False)
+        number = self._refused[source.topic] = self._refused[source.topic] + 1
+        if number <= _EACH or number & (number - 1) == 0:
+            which = "" if number <= _EACH else f" (number {number} of its topic)"
+            where = {"at": str(source), "why": refusal}
+            log.warning("%s counts for nothing%s: %s", source, which, refusal, extra=where)
 
     # Writing ---
 

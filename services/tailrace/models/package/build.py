@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.language.data_file import DataMapping
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
+from tailrace.files.data_mapping import DataMapping
 from tailrace.models.class_names import ClassNames
 from tailrace.models.columns import Columns, values_of
 from tailrace.models.errors import PackageRefused

@@ -13,6 +13,7 @@ from tailrace.contracts.state.kinds import KINDS
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.manifest import Manifest, sha256
+from tailrace.models.package.contract_fit import misfits
 from tailrace.models.package.golden import check_golden
 from tailrace.models.reference import Reference
 from tailrace.signing.errors import SignatureRefused
@@ -185,28 +186,11 @@ def chunks_of(record: ModelManifestRecord) -> list[Chunk]:
 
 def check_schema(manifest: Manifest, contract: ModelContract) -> None:
     """Raises PackageRefused("schema", ...) where the model does not fit the contract."""
-    if (why := _misfit(manifest, contract)) is not None:
-        raise PackageRefused("schema", why)
-
-
-def _misfit(manifest: Manifest, contract: ModelContract) -> str | None:
     if manifest.model != contract.model:
-        return f"a package of {manifest.model} under the contract of {contract.model}"
-    for wanted in manifest.inputs:
-        name, feature = wanted.name, contract.features.get(wanted.name)
-        if feature is None:
-            remedy = "add it to the contract's features or publish a version without it"
-            return f"the model reads {name}, which the contract does not have: {remedy}"
-        if feature.type != wanted.type:
-            return f"the model reads {name} as {wanted.type}, the contract says {feature.type}"
-        if feature.missing == "impute" and name not in manifest.impute:
-            return f"the contract imputes {name}, and the package has no value for it"
-    expected = contract.task, set(contract.classes), contract.positive_class
-    if (manifest.task, set(manifest.classes), manifest.positive) != expected:
-        model = f"a {manifest.task} model of {list(manifest.classes)} (positive: {manifest.positive})"
-        says = f"{contract.task} of {contract.classes} (positive: {contract.positive_class})"
-        return f"{model}, where the contract says {says}"
-    return None
+        what = f"a package of {manifest.model} under the contract of {contract.model}"
+        raise PackageRefused("schema", what)
+    for misfit in misfits(manifest, contract):
+        raise PackageRefused("schema", f"{misfit.what}: {misfit.remedy}")
 
 
 def _parts(

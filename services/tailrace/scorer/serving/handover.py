@@ -20,13 +20,14 @@ from tailrace.scorer.versions import Versions
 from tailrace.streaming.records import TopicPartition
 
 LIMIT = 3500
+_MOST_WAITS = 10
 
 
 @dataclass(frozen=True)
 class Handover:
     """Positions are offsets behind the last record folded; ``behind`` gives the revision served by model.
 
-    ``count`` is what dead_letters.py has counted of the partition.
+    ``count`` is what dead_letters.py has counted of the partition, ``waits`` what waiting_requests.py has open.
     """
 
     contracts: int = 0
@@ -34,10 +35,11 @@ class Handover:
     behind: Mapping[str, int] = field(default_factory=dict)
     quarantined: Sequence[Quarantined] = ()
     count: Sequence[Any] = ()
+    waits: Mapping[str, str] = field(default_factory=dict)
 
     def to_metadata(self) -> str:
         """Compact JSON. Models that find no room are left out, which makes the next owner wait for more, never less."""
-        more: list[Any] = [[list(each) for each in self.quarantined], list(self.count)]
+        more: list[Any] = [[list(each) for each in self.quarantined], list(self.count), self._waits()]
         while more and not more[-1]:
             more.pop()
         room = LIMIT - len(json.dumps([1, self.contracts, self.rollouts, {}, *more]))
@@ -48,6 +50,10 @@ class Handover:
                 break
             behind[model] = revision
         return json.dumps([1, self.contracts, self.rollouts, behind, *more], separators=(",", ":"))
+
+    def _waits(self) -> dict[str, str]:
+        """Of very many models only some: the alert of another that an owner leaves open stays open."""
+        return dict(sorted(self.waits.items())[:_MOST_WAITS])
 
     @classmethod
     def from_metadata(cls, metadata: str) -> Handover:
@@ -60,10 +66,11 @@ class Handover:
             return cls()
         match json.loads(metadata):
             case [1, int(contracts), int(rollouts), dict(served), *rest]:
-                versions, count, *_ = [*rest, (), ()]
+                left: list[Any] = [*rest, *((), (), {})[len(rest) :]]
+                versions, count, waits = left[:3]
                 behind = {str(model): int(revision) for model, revision in served.items()}
                 quarantined = tuple(Quarantined(*each) for each in versions)
-                return cls(contracts, rollouts, behind, quarantined, count)
+                return cls(contracts, rollouts, behind, quarantined, count, dict(waits))
         raise ValueError(f"metadata of another program or version: {metadata[:200]!r}")
 
     def served(self, model: str, rollouts: Rollouts) -> int:
