@@ -14,6 +14,7 @@ from typing import Any
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.records import Message
 
+_BY_WEIGHT = ("before-request", "after-horizon", "no-request")
 FAR_PAST = -(10**18)
 
 
@@ -27,6 +28,7 @@ class World:
     horizon: int
     lateness: int
     skew: int
+    tolerance: int
     key: str
     time: str
     target: str
@@ -158,6 +160,7 @@ def _join(
                 if t.request_id == event["request_id"]
                 and t.effective < event["event_time"] + horizon
                 and event["known"] < t.effective + horizon
+                and t.time >= event["event_time"] - world.tolerance
             ]
             applied = [t for t in mine if t.effective < watermark]
             over = watermark >= event["event_time"] + horizon
@@ -188,10 +191,15 @@ def _join(
         of_request = [
             e for e in events if e["request_id"] == one.request_id and e["known"] < one.effective + horizon
         ]
-        if any(one.effective < e["event_time"] + horizon for e in of_request):
-            continue
-        late = any(0 <= one.effective - e["event_time"] - horizon < world.lateness for e in of_request)
-        letters.add((one.source, "after-horizon" if late else "no-request"))
+        reasons = {"no-request"}
+        for event in of_request:
+            behind = one.effective - event["event_time"] - horizon
+            is_early = one.time < event["event_time"] - world.tolerance
+            if behind < world.lateness:
+                timely = "matched" if behind < 0 else "after-horizon"
+                reasons.add("before-request" if is_early else timely)
+        if "matched" not in reasons:
+            letters.add((one.source, min(reasons, key=_BY_WEIGHT.index)))
 
 
 def _first(earlier: list[dict[str, Any]], event: dict[str, Any], horizon: int) -> str | None:

@@ -174,6 +174,20 @@ def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that
     assert original.timestamp() == label.timestamp()
 
 
+def test_the_dead_letter_of_a_label_from_before_its_request_says_what_to_do() -> None:
+    own = opened(MemoryKeyValueStore())
+    early = MADE.label(request_id="r0", loan_id="k0", at=NOW - 60_001, bad=True)
+    on_time = MADE.label(request_id="r1", loan_id="k1", at=NOW + 1_000 - 60_000, bad=True)
+    run(own, labels=messages([early, on_time]), predictions=messages(predictions(2)))
+    far = {name: messages([mark(f"credit.{name}", 0, NOW + 10_000_000)], start=2) for name in INPUTS[:4]}
+    result = own.process(far, Budget())
+    assert result is not None
+    (letter,) = result.letters
+    assert (letter.code, letter.field) == ("before-request", "at")
+    assert "labels.tolerance (1min)" in letter.reason
+    assert RecordRef.of(letter.message) == RecordRef("credit.labels", 0, 0)
+
+
 @pytest.mark.parametrize("bounds", [Bounds(records=40), Bounds(size=20_000)])
 def test_what_is_due_leaves_room_for_what_else_its_step_writes(bounds: Bounds) -> None:
     """A batch that comes to more than the bounds is taken again in halves: in vain, where it is one mark."""

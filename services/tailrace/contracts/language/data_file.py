@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from ruamel.yaml import YAML
 
 from tailrace.contracts.expressions.compiler import ExpressionError, compile_expression, frame_columns
+from tailrace.contracts.instants import read_time
 from tailrace.contracts.language.durations import Duration
 from tailrace.contracts.language.fields import FieldName, Section
 from tailrace.contracts.language.model_contract import ModelContract, ModelName
@@ -174,13 +175,7 @@ def parse_time(text: str) -> int:
     Raises:
         ValueError: the text is no such time.
     """
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a time; write it as 1996-05-07T00:00:00Z") from None
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=UTC)
-    return round(time.timestamp() * 1000)
+    return read_time(text)
 
 
 _DTYPES: dict[str, Any] = {

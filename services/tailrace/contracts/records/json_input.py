@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from tailrace.contracts.instants import read_time
 from tailrace.contracts.records.schemas import AvroSchema, action_schema, label_schema, request_schema
 from tailrace.errors import BadRecord
 
@@ -28,7 +28,6 @@ _SCHEMAS: dict[Kind, Callable[[ModelContract], AvroSchema]] = {
 }
 JSON_KINDS: dict[str, Kind] = {kind: kind for kind in _SCHEMAS}
 """The lane topics whose records may be JSON, by suffix."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
 
@@ -100,7 +99,7 @@ def _wrong(name: str, expected: str, value: Any) -> BadRecord:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, default=repr)
     return text if len(text) <= 40 else text[:40] + "..."
 
 
@@ -116,11 +115,16 @@ def _number(name: str, value: Any) -> float:
     return number
 
 
-def _integer(name: str, value: Any) -> int:
+def integer(name: str, value: Any) -> int:
+    """A whole number of 64 bits.
+
+    Raises:
+        BadRecord: ``wrong-type``, ``out-of-range``.
+    """
     # JSON knows one kind of number: 35 and 35.0 are the same.
     if isinstance(value, float) and math.isinf(value):
         raise BadRecord("out-of-range", f"{name} is beyond what an integer holds", name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         raise _wrong(name, "an integer", value)
     if not _LOWEST <= value <= _HIGHEST:
         raise BadRecord("out-of-range", f"{name} is beyond 64 bits", name)
@@ -145,18 +149,16 @@ def _text(name: str, value: Any) -> str:
 
 def _time(name: str, value: Any) -> int:
     if not isinstance(value, str):
-        return _integer(name, value)
+        return integer(name, value)
     try:
-        time = datetime.fromisoformat(value)
+        return read_time(value)
     except ValueError as error:
         raise _wrong(name, "a time such as 2026-03-01T12:00:00Z", value) from error
-    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "double": _number,
-    "long": _integer,
+    "long": integer,
     "boolean": _boolean,
     "string": _text,
     "timestamp": _time,
