@@ -66,6 +66,9 @@ class Follower:
 
     The position is taken when it is made: what is written afterwards will be read.
 
+    Attributes:
+        began_at_start: nothing that is still retained was passed over.
+
     Raises:
         TailraceError: Kafka does not answer, or has no such topic.
     """
@@ -74,6 +77,7 @@ class Follower:
         options = reader_options(connection.kafka, "tailrace-client-ungrouped")
         self._consumer = Consumer(options | {"client.id": "tailrace-client"})
         self._behind: set[tuple[str, int]] = set()
+        self.began_at_start = True
         try:
             places = [place for topic in topics for place in self._places(topic, start)]
         except KafkaException as error:
@@ -90,6 +94,7 @@ class Follower:
         for partition in metadata.partitions:
             place = TopicPartition(topic, partition)
             place.offset = start(self._consumer, place)
+            self.began_at_start &= place.offset <= at_start(self._consumer, place)
             self._behind.add((topic, partition))
             yield place
 
