@@ -99,7 +99,7 @@ def last_records(
         follower = Follower(connection, [topic], before_end(back))
         with closing(follower):
             messages = [message for message in _to_end(follower) if marks or mark_time(message) is None]
-            if len(messages) < limit and not follower.began_at_start:
+            if len(messages) < limit and not follower.began_at_start():
                 back *= 8
                 continue
             messages.sort(key=lambda m: (m.timestamp()[1], m.partition(), m.offset()))

@@ -66,9 +66,6 @@ class Follower:
 
     The position is taken when it is made: what is written afterwards will be read.
 
-    Attributes:
-        began_at_start: nothing that is still retained was passed over.
-
     Raises:
         TailraceError: Kafka does not answer, or has no such topic.
     """
@@ -77,7 +74,7 @@ class Follower:
         options = reader_options(connection.kafka, "tailrace-client-ungrouped")
         self._consumer = Consumer(options | {"client.id": "tailrace-client"})
         self._behind: set[tuple[str, int]] = set()
-        self.began_at_start = True
+        self._begun: list[TopicPartition] = []
         try:
             places = [place for topic in topics for place in self._places(topic, start)]
         except KafkaException as error:
@@ -94,7 +91,7 @@ class Follower:
         for partition in metadata.partitions:
             place = TopicPartition(topic, partition)
             place.offset = start(self._consumer, place)
-            self.began_at_start &= place.offset <= at_start(self._consumer, place)
+            self._begun.append(TopicPartition(topic, partition, place.offset))
             self._behind.add((topic, partition))
             yield place
 
@@ -110,6 +107,10 @@ class Follower:
         elif error.code() in _FATAL or error.fatal():
             raise TailraceError(f"reading failed: {error.str()}; start again from what is still retained")
         return None  # librdkafka reports and retries by itself what passes, such as a broker away
+
+    def began_at_start(self) -> bool:
+        """Whether nothing that is still retained was passed over."""
+        return all(place.offset <= at_start(self._consumer, place) for place in self._begun)
 
     def caught_up(self) -> bool:
         """Whether the end of every partition has been reached once."""

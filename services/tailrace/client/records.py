@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tailrace.client.errors import Rejected
 from tailrace.client.facts import ModelFacts
 from tailrace.contracts import instants
-from tailrace.contracts.records.json_input import integer
+from tailrace.contracts.records.json_values import integer
 from tailrace.errors import BadRecord, UsageError
 
 Time = datetime.datetime | datetime.date | int | str
@@ -172,7 +172,9 @@ def _event_time(facts: ModelFacts, time: Any) -> int | None:
         return None
     time_ms = to_ms(time)
     if not facts.early_1970 and instants.is_in_seconds(time_ms):
-        raise Rejected(instants.SECONDS, instants.in_seconds(time_ms, facts.event_time), facts.event_time)
+        raise Rejected(
+            "event-time-in-seconds", instants.in_seconds(time_ms, facts.event_time), facts.event_time
+        )
     return time_ms
 
 

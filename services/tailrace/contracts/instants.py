@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 SECONDS_UNTIL_MS = 10**10
 """26 April 1970. As seconds, the numbers from 0 up to here are the times of 1970 to 2286."""
-SECONDS = "event-time-in-seconds"
-"""The code of what is refused for it."""
 
 _YEAR_2200_MS = 7_258_118_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tailrace.avro.codec import HEADER, MAGIC, Codec, is_json, read_schema_id
+from tailrace.avro.codec import HEADER, MAGIC, Codec, as_text, is_json, read_schema_id
 from tailrace.avro.encoding import NULL, SOME, long, sized, text
 from tailrace.contracts import instants
 from tailrace.contracts.records.json_input import parse_object
@@ -161,7 +161,7 @@ class FeedbackReader:
             raise BadRecord("event-time-ahead", reason, contract.event_time.name)
         if event_time is not None and not contract.event_time.early_1970 and instants.is_in_seconds(time):
             reason = instants.in_seconds(time, contract.event_time.name)
-            raise BadRecord(instants.SECONDS, reason, contract.event_time.name)
+            raise BadRecord("event-time-in-seconds", reason, contract.event_time.name)
         key = truth_key(contract.key.name, record)
         request_id = record.get(REQUEST_ID)
         if not request_id:
@@ -193,7 +193,7 @@ class FeedbackReader:
             return plan, record
         writer = self._codec.writer_schema(read_schema_id(value))
         written = writer.get("namespace") if isinstance(writer, dict) else None
-        plan = self._addressed(self._codec.decode(value).record.get(MODEL), written)
+        plan = self._addressed(as_text(self._codec.decode(value).record.get(MODEL)), written)
         return plan, self._codec.decode(value, plan.formats[kind].schema).record
 
     def _addressed(self, named: object, namespace: object) -> JoiningPlan:

@@ -106,7 +106,7 @@ class InputCheck:
             suspect &= given.present
         for row in np.flatnonzero(suspect).tolist():
             reason = instants.in_seconds(int(given.values[row]), self._event_time)
-            checked.reject(row, instants.SECONDS, reason, self._event_time)
+            checked.reject(row, "event-time-in-seconds", reason, self._event_time)
 
 
 class _Number:
