@@ -119,11 +119,12 @@ ENTRIES: tuple[ServiceEntry, ...] = (
     ServiceEntry(
         "sink",
         "tailrace.sink.app",
-        "none; it writes to ClickHouse",
+        "none; rows go to ClickHouse",
         reads=(
             *(topic for topic in _LANE.topics if topic != _LANE.rekeyed),
             *(t for t in lanes.CONTROL_TOPICS if t not in (lanes.CHUNKS, *_WINDOWS)),
         ),
+        writes=(lanes.ALERTS,),
         groups=("tailrace.sink",),
     ),
     ServiceEntry(

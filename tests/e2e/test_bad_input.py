@@ -122,6 +122,7 @@ def _cases(write: Writer) -> dict[str, Case]:
         "as early as can be": Case(write.avro(event_time=-(2**63)), Refused("out-of-range", "event_time")),
         "year 1900, JSON": Case(_json(event_time="1900-01-01T00:00:00Z"), {"score": 0.3}),
         "year 2100": Case(write.avro(event_time=130 * year), Refused("event-time-ahead", "event_time")),
+        "seconds": Case(write.avro(event_time=1_767_225_600), Refused("event-time-in-seconds", "event_time")),
         "year 9999, JSON": Case(
             _json(event_time="9999-12-31T23:59:59Z"), Refused("event-time-ahead", "event_time")
         ),

@@ -106,7 +106,7 @@ class Joining:
         def decode(value: bytes) -> dict[str, Any]:
             return self.made.codec.decode(value).record
 
-        world = World("credit", messages, decode, 60_000, 5_000, 300_000, "loan_id", "at", "bad")
+        world = World("credit", messages, decode, 60_000, 5_000, 300_000, 60_000, "loan_id", "at", "bad")
         wanted, letters = expected(world)
         until(lambda: len(self.outcomes()) >= len(wanted), "all outcomes")
         outcomes = self.outcomes()

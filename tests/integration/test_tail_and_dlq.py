@@ -62,7 +62,8 @@ def test_tail_decodes_avro_json_marks_and_dead_letters(shell: Shell, lane: Handm
     lane.write([dead_letters.to_record(letter, "scorer")])
 
     last = [
-        json.loads(line) for line in shell.run("tail", topic, "--limit", "3", "--json").stdout.splitlines()
+        json.loads(line)
+        for line in shell.run("tail", topic, "--limit", "3", "--marks", "--json").stdout.splitlines()
     ]
     assert [{**r, **r.get("value", {})}.get("income") for r in last] == [3, None, None]
     assert last[1]["mark"].startswith("1970-01-02T00:00:00")
@@ -72,6 +73,22 @@ def test_tail_decodes_avro_json_marks_and_dead_letters(shell: Shell, lane: Handm
     refused = shell.run("tail", lane.lane.dead_letters).stdout
     assert "wrong-magic" in refused
     assert str(source) in refused
+
+
+def test_tail_shows_records_and_marks_on_demand(shell: Shell, lane: HandmadeLane) -> None:
+    topic = lane.lane.actions
+    lane.write([Record(topic, b'{"request_id": "first"}', b"k")])
+    lane.write([mark(topic, 0, time) for time in range(300)])  # more than tail looks back at first
+    lane.write([Record(topic, b'{"request_id": "last"}', b"k")])
+    lines = shell.run("tail", topic, "--limit", "2", "--json").stdout.splitlines()
+    assert [json.loads(line)["value"]["request_id"] for line in lines] == ["first", "last"]
+    (seen,) = [
+        json.loads(line) for line in shell.run("tail", topic, "--limit", "1", "--json").stdout.splitlines()
+    ]
+    assert seen["value"] == {"request_id": "last"}
+    with_marks = shell.run("tail", topic, "--limit", "5", "--marks").stdout.splitlines()
+    assert len(with_marks) == 5
+    assert sum("mark " in line for line in with_marks) >= 3
 
 
 def test_tail_follows(shell: Shell, lane: HandmadeLane) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, cast
 
+import pytest
 from tests.support.memory_store import MemoryStore, StoreClient
 from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.avro.codec import Codec
+from tailrace.clickhouse.client import QueryFailed
 from tailrace.clickhouse.tables import CONTROL_TABLES, UNREADABLE, TableColumn, columns_of
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.control_codec import control_schema
 from tailrace.contracts.records.lanes import CONTRACTS, Lane
 from tailrace.contracts.records.schemas import lane_schemas
-from tailrace.errors import BadRecord, Unavailable
+from tailrace.errors import BadRecord, TailraceError, Unavailable
 from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, Row, RowReader, TableLayout
@@ -438,3 +441,135 @@ def test_a_plan_that_its_metadata_cuts_short_stores_each_record_once() -> None:
     for table, odd in (("first", 1), (UNREADABLE, 0)):
         offsets = [offset for _, _, offset in store.coordinates(table)]
         assert sorted(offsets) == list(range(odd, 4_000, 2))
+
+
+class PoisonedRows(GrowingRows):
+    """Every value is a row of one table."""
+
+    def read(self, message: Message) -> Row | None:
+        if message.topic() == CONTRACTS:
+            return super().read(message)
+        return Row(message, LAYOUTS["first"], {"value": message.value()})
+
+
+class Killed(BaseException):
+    """The process is gone: nothing that it might have caught."""
+
+
+class PoisonedClient(StoreClient):
+    """What has ``poison`` in it, it cannot write."""
+
+    error: BaseException | None = None
+
+    def insert(
+        self, table: str, columns: Mapping[str, Sequence[Any]], types: Mapping[str, str], token: str
+    ) -> None:
+        if self.error is not None and table == "first" and b"poison" in columns["value"]:
+            raise self.error
+        super().insert(table, columns, types, token)
+
+
+class PoisonedWorld:
+    """A log with a record that cannot be written, and one sink after the other."""
+
+    def __init__(self, values: Sequence[bytes]) -> None:
+        self.log = MemoryLog()
+        self.store = MemoryStore(
+            {name: ["value"] for name in TABLES}
+            | {UNREADABLE: [column.name for column in UNREADABLE_LAYOUT.columns]}
+        )
+        self.reported: list[tuple[str, str]] = []
+        self.log.create_topic(CONTRACTS, 1)
+        for topic in ("one.requests", "two.requests"):
+            self.log.create_topic(topic, 1)
+            self.log.append(CONTRACTS, topic.encode())
+        for value in values:
+            self.log.append("one.requests", value)
+            self.log.append("two.requests", b"fine")
+        self.sinks = 0
+
+    def run(self, error: BaseException | None) -> BaseException | None:
+        """One process, for a while; what it died of."""
+        self.sinks += 1
+        name = f"sink-{self.sinks}"
+        client = PoisonedClient(self.store, self.log, name, random.Random(0), 0.0)
+        client.error = error
+        sink = Sink(
+            self.log.backend(name),
+            PoisonedRows(Registry(random.Random(0))),
+            client,
+            group="sink",
+            clock=MemoryClock(self.log, name),
+            report=lambda message, reason: self.reported.append((str(RecordRef.of(message)), reason)),
+            linger_s=0.02,
+        )
+        try:
+            for _ in range(400):
+                sink.step()
+        except (Exception, Killed) as death:
+            return death
+        finally:
+            sink.close()
+            self.log.pass_time(60_000)
+        return None
+
+    def offsets(self, table: str) -> list[tuple[str, int]]:
+        return sorted((topic, offset) for topic, _, offset in self.store.coordinates(table))
+
+    def is_settled(self) -> bool:
+        return all(committed.metadata == "" for committed in self.log.committed("sink").values())
+
+
+POISON = 11
+VALUES = [b"fine"] * POISON + [b"poison"] + [b"fine"] * 12
+
+
+@pytest.mark.parametrize(
+    ("error", "deaths"),
+    [
+        (TypeError("no bytes for it"), 3),
+        (QueryFailed("type mismatch", 53, "TYPE_MISMATCH"), 3),
+        (Killed(), None),
+    ],
+)
+def test_a_record_that_cannot_be_written_is_looked_for_and_stored_as_unreadable(
+    error: BaseException, deaths: int | None
+) -> None:
+    world = PoisonedWorld(VALUES)
+    died = 0
+    while world.run(error) is not None:
+        died += 1
+        assert died < 20
+    assert deaths is None or died == deaths
+    every = [(topic, offset) for topic in ("one.requests", "two.requests") for offset in range(len(VALUES))]
+    assert world.offsets("first") == [place for place in every if place != ("one.requests", POISON)]
+    (row,) = world.store.tables[UNREADABLE]
+    assert (row["_topic"], row["_offset"], row["code"], row["value"]) == (
+        "one.requests", POISON, "unwritable", b"poison",
+    )  # fmt: skip
+    assert [place for place, _ in world.reported] == [f"one.requests/0/{POISON}"]
+    assert world.is_settled()
+    world.log.append("one.requests", b"fine")
+    assert world.run(error) is None
+    assert len(world.offsets("first")) == 2 * len(VALUES)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        QueryFailed("Not enough privileges", 497, "ACCESS_DENIED"),
+        Unavailable("away"),
+        Retriable("Kafka is away"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        TailraceError("ClickHouse refuses the user"),
+    ],
+)
+def test_no_record_is_to_be_blamed_for_what_fails_whatever_the_record(error: Exception) -> None:
+    world = PoisonedWorld(VALUES)
+    for _ in range(9):
+        world.run(error)
+    assert world.run(None) is None
+    assert len(world.offsets("first")) == 2 * len(VALUES)
+    assert world.store.tables[UNREADABLE] == []
+    assert world.reported == []
+    assert world.is_settled()

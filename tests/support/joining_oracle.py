@@ -14,6 +14,7 @@ from typing import Any
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.records import Message
 
+_BY_WEIGHT = ("before-request", "after-horizon", "no-request")
 FAR_PAST = -(10**18)
 
 
@@ -27,6 +28,7 @@ class World:
     horizon: int
     lateness: int
     skew: int
+    tolerance: int
     key: str
     time: str
     target: str
@@ -53,9 +55,17 @@ class _Feedback:
     lane: str = ""
 
 
-def expected(world: World) -> tuple[dict[str, dict[str, Any]], set[tuple[str, str]]]:
-    """Outcomes by id, with the fields that the joiner decides; dead letters as (coordinates, code)."""
-    letters: set[tuple[str, str]] = set()
+class Letters(set[tuple[str, str]]):
+    """Dead letters as (coordinates, code); ``early`` are those that may be written already, and need not be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early: set[tuple[str, str]] = set()
+
+
+def expected(world: World) -> tuple[dict[str, dict[str, Any]], Letters]:
+    """Outcomes by id, with the fields that the joiner decides; and the dead letters."""
+    letters = Letters()
     feedback, stream_times = _feedback(world, letters)
     watermark = min(stream_times.values())
     outcomes: dict[str, dict[str, Any]] = {}
@@ -125,7 +135,7 @@ def _join(
     feedback: list[_Feedback],
     watermark: int,
     outcomes: dict[str, dict[str, Any]],
-    letters: set[tuple[str, str]],
+    letters: Letters,
 ) -> None:
     horizon = world.horizon
     streams: dict[str, list[dict[str, Any]]] = {}
@@ -148,7 +158,7 @@ def _join(
                 sources[source["partition"]] = max(sources.get(source["partition"], -1), source["offset"])
             predictions.append(event)
         streams[stream], stream_times[stream] = predictions, stream_time
-    waiting = []
+    waiting, over_only = [], []
     for events in streams.values():
         for at, event in enumerate(events):
             event["duplicate_of"] = _first(events[:at], event, horizon)
@@ -158,6 +168,7 @@ def _join(
                 if t.request_id == event["request_id"]
                 and t.effective < event["event_time"] + horizon
                 and event["known"] < t.effective + horizon
+                and t.time >= event["event_time"] - world.tolerance
             ]
             applied = [t for t in mine if t.effective < watermark]
             over = watermark >= event["event_time"] + horizon
@@ -171,8 +182,11 @@ def _join(
                     or stream_times["predictions"] >= event["event_time"] + horizon
                 )
                 if not known:
-                    if applied or over:
+                    if applied:
                         waiting.append(event["known"])
+                    elif over:
+                        # It waits from its horizon on: what was swept before that was given up already.
+                        over_only.append(event["known"])
                     continue
             for outcome in _revisions(world, event, applied, over):
                 outcome["champion"] = champion and champion["prediction_id"]
@@ -180,18 +194,25 @@ def _join(
                 assert outcome["outcome_id"] not in outcomes
                 outcomes[outcome["outcome_id"]] = outcome
     # Feedback that nothing matched is given up once nothing that is still to come can match it.
-    floor = min(watermark, *stream_times.values(), *waiting)
+    latest = min(watermark, *stream_times.values(), *waiting)
+    floor = min(latest, *over_only)
     events = [*streams["predictions"], *streams["shadow-predictions"]]
     for one in feedback:
-        if one.effective >= watermark or one.effective + horizon + world.lateness > floor:
+        if one.effective >= watermark or one.effective + horizon + world.lateness > latest:
             continue
+        given_up = letters if one.effective + horizon + world.lateness <= floor else letters.early
         of_request = [
             e for e in events if e["request_id"] == one.request_id and e["known"] < one.effective + horizon
         ]
-        if any(one.effective < e["event_time"] + horizon for e in of_request):
-            continue
-        late = any(0 <= one.effective - e["event_time"] - horizon < world.lateness for e in of_request)
-        letters.add((one.source, "after-horizon" if late else "no-request"))
+        reasons = {"no-request"}
+        for event in of_request:
+            behind = one.effective - event["event_time"] - horizon
+            is_early = one.time < event["event_time"] - world.tolerance
+            if behind < world.lateness:
+                timely = "matched" if behind < 0 else "after-horizon"
+                reasons.add("before-request" if is_early else timely)
+        if "matched" not in reasons:
+            given_up.add((one.source, min(reasons, key=_BY_WEIGHT.index)))
 
 
 def _first(earlier: list[dict[str, Any]], event: dict[str, Any], horizon: int) -> str | None:

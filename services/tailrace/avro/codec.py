@@ -198,6 +198,11 @@ def is_json(value: bytes | None) -> bool:
     return value is not None and value[:1] == b"{"
 
 
+def as_text(value: object) -> object:
+    """A value that was read without a reader's schema and is to be text: bytes are promoted, as Avro does."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
 def _same_logical_types(schema_id: int, writer: Schema, reader: Schema) -> None:
     # Avro resolves schemas without regard to logical types, so that microseconds would pass for milliseconds.
     written, read = logical_types(writer), logical_types(reader)

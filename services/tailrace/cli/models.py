@@ -50,14 +50,14 @@ def train(
 
     Example: tailrace train electricity --data electricity.csv
     """
+    from tailrace.contracts.instants import read_time
     from tailrace.contracts.state.fold_topics import contract_to_build_for
     from tailrace.control.publish import publish_package
     from tailrace.files.data_mapping import find_mapping
-    from tailrace.files.instants import parse_time
     from tailrace.models.train import train as train_package
     from tailrace.signing.trust import own_key
 
-    until_ms = parsed("--until", until, parse_time)
+    until_ms = parsed("--until", until, read_time)
     addresses, key = connection(), own_key(home_dir())
     contract = contract_to_build_for(addresses, model)
     mapping = find_mapping(Path.cwd(), model)

@@ -11,6 +11,7 @@ from typing import Any
 from tailrace.avro.codec import Codec, is_json
 from tailrace.avro.registry import RegistryClient
 from tailrace.cli.output import to_json
+from tailrace.client.kafka import Follower, before_end
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
 from tailrace.errors import BadRecord
@@ -83,19 +84,34 @@ def line(record: dict[str, Any]) -> str:
     return f"{where:<10} {record['time']}  {record['key'] or '-'}  {kind}{text}"
 
 
-def last_records(connection: Connection, topic: str, limit: int, follow: bool) -> Iterator[dict[str, Any]]:
-    """The topic's last ``limit`` records by append time, then, where asked, what comes."""
-    from tailrace.client.kafka import Follower, before_end
+def last_records(
+    connection: Connection, topic: str, limit: int, follow: bool, marks: bool = False
+) -> Iterator[dict[str, Any]]:
+    """The topic's last ``limit`` records by append time, then, where asked, what comes.
 
+    Args:
+        marks: watermark records count and are shown, too.
+    """
     codec = Codec(RegistryClient(connection.registry, connection.registry_auth))
-    # Transaction markers take offsets too.
-    with closing(Follower(connection, [topic], before_end(2 * limit + 100))) as follower:
-        messages: list[Message] = []
-        while not follower.caught_up():
-            if (message := follower.poll(0.1)) is not None:
-                messages.append(message)
-        messages.sort(key=lambda m: (m.timestamp()[1], m.partition(), m.offset()))
-        yield from (shown(message, codec) for message in messages[max(len(messages) - limit, 0) :])
-        while follow:
-            if (message := follower.poll(0.5)) is not None:
-                yield shown(message, codec)
+    # Transaction markers take offsets too, and so do watermark records: on a quiet lane nearly all of them.
+    back = 2 * limit + 100
+    while True:
+        follower = Follower(connection, [topic], before_end(back))
+        with closing(follower):
+            messages = [message for message in _to_end(follower) if marks or mark_time(message) is None]
+            if len(messages) < limit and not follower.began_at_start():
+                back *= 8
+                continue
+            messages.sort(key=lambda m: (m.timestamp()[1], m.partition(), m.offset()))
+            yield from (shown(message, codec) for message in messages[max(len(messages) - limit, 0) :])
+            while follow:
+                message = follower.poll(0.5)
+                if message is not None and (marks or mark_time(message) is None):
+                    yield shown(message, codec)
+            return
+
+
+def _to_end(follower: Follower) -> Iterator[Message]:
+    while not follower.caught_up():
+        if (message := follower.poll(0.1)) is not None:
+            yield message

@@ -232,6 +232,9 @@ def tail(
     topic: Annotated[str, typer.Argument(help="Topic, such as credit.predictions.")],
     limit: Annotated[int, typer.Option(min=0, help="How many of the last records.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    marks: Annotated[
+        bool, typer.Option("--marks", help="Also watermark records, which pass time on.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print a topic's last records, decoded: partition/offset, time, key, value.
@@ -240,5 +243,5 @@ def tail(
     """
     from tailrace.cli.records import last_records, line
 
-    for shown in last_records(connection(), topic, limit, follow):
+    for shown in last_records(connection(), topic, limit, follow, marks):
         print(to_json(shown) if as_json else line(shown), flush=True)

@@ -104,7 +104,7 @@ def _say_revoked(keys: Collection[str]) -> None:
 
 
 def span_of(since: str | None, until: str | None) -> Span:
-    from tailrace.files.instants import parse_time
+    from tailrace.contracts.instants import read_time
     from tailrace.verify.logged import Span
 
-    return Span(parsed("--since", since, parse_time), parsed("--until", until, parse_time))
+    return Span(parsed("--since", since, read_time), parsed("--until", until, read_time))

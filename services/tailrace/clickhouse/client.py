@@ -25,6 +25,12 @@ _PIECE = 256 << 10
 DAMAGED = frozenset({32, 33, 40, 107, 226, 228, 246, 271, 740})
 """Codes of files that are not as they were written: sums, ends, codecs, and files that are gone."""
 
+NO_COLUMN = frozenset({36, 44, 50, 62})
+"""Codes of a column that cannot be: its name or its type is none to ClickHouse."""
+
+NOT_OF_A_ROW = frozenset({164, 192, 193, 194, 195, 201, 291, 497})
+"""Codes of what another row would be refused for as well: rights, users, quotas, a server that only reads."""
+
 # What passes by itself: time-outs, full queues and disks, files that cannot be opened, read or written for the moment,
 # replicas and keepers that are away.
 _PASSING = frozenset(

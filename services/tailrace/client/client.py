@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -77,15 +77,15 @@ class Client:
             row: features and context by name. What is left out is sent as missing.
             key: value of the contract's key field, if the row does not carry it.
             request_id: default: a random one.
-            event_time: when it happened; default: when the broker gets it.
+            event_time: when it happened, as datetime, ISO 8601 text or milliseconds; default: when the broker gets it.
 
         Raises:
-            Rejected: a field that the contract does not know, or a value that is not of its type. Nothing
-                is sent; what the contract says about ranges, categories and missing values is judged by
-                the scorer.
+            Rejected: a field that the contract does not know, a value that is not of its type, or an event time in
+                seconds. Nothing is sent; what the contract says about ranges, categories and missing values is
+                judged by the scorer.
             DeliveryFailed: records that were sent before were not delivered.
         """
-        draft = self._request(model, row, key, request_id, event_time)
+        draft = self._draft(model, records.request, row, key, request_id, event_time)
         self._sender.send(self.facts(model), "requests", draft)
         return draft.request_id
 
@@ -106,7 +106,7 @@ class Client:
             Rejected: the request broke the contract: here, as in :meth:`send`, or by the scorer.
             Timeout: no answer within ``timeout`` seconds.
         """
-        draft = self._request(model, row, key, request_id, event_time)
+        draft = self._draft(model, records.request, row, key, request_id, event_time)
         facts = self.facts(model)
         answers = self._answers_of(facts)
         message_key = draft.key.encode()
@@ -136,11 +136,12 @@ class Client:
         """Sends the label of one request, known at ``event_time`` (default: now).
 
         Raises:
-            UsageError: no id of the request, or a value that is none of the target's.
+            UsageError: no id of the request, or a value that is none of the target's, such as None.
+            Rejected: an event time in seconds.
             DeliveryFailed: as in :meth:`send`.
         """
-        facts = self.facts(model)
-        self._sender.send(facts, "labels", records.label(facts, value, request_id, key, event_time, by))
+        draft = self._draft(model, records.label, value, request_id, key, event_time, by)
+        self._sender.send(self.facts(model), "labels", draft)
 
     def act(
         self,
@@ -154,11 +155,12 @@ class Client:
         """Sends what was really done about one request: the policy's action, or a person's other decision.
 
         Raises:
-            UsageError: no id of the request.
+            UsageError: no id of the request, or no action.
+            Rejected: an event time in seconds.
             DeliveryFailed: as in :meth:`send`.
         """
-        facts = self.facts(model)
-        self._sender.send(facts, "actions", records.action(facts, action, request_id, key, event_time, by))
+        draft = self._draft(model, records.action, action, request_id, key, event_time, by)
+        self._sender.send(self.facts(model), "actions", draft)
 
     def predictions(
         self, model: str, *, shadow: bool = False, from_start: bool = False, idle: float | None = None
@@ -229,20 +231,14 @@ class Client:
             log.warning("%s is left out: %s", RecordRef.of(message), bad)
             return None
 
-    def _request(
-        self,
-        model: str,
-        row: Mapping[str, Any],
-        key: str | int | None,
-        request_id: str | None,
-        event_time: Time | None,
-    ) -> Draft:
+    def _draft(self, model: str, make: Callable[..., Draft], *given: Any) -> Draft:
+        facts = self.facts(model)
         try:
-            return records.request(self.facts(model), row, key, request_id, event_time)
-        except Rejected:
-            with self._lock:  # the contract may have gained the field since it was read
+            return make(facts, *given)
+        except (Rejected, UsageError):
+            with self._lock:  # the contract may have gained the field or the category since it was read
                 self._read_contracts()
-            return records.request(self.facts(model), row, key, request_id, event_time)
+            return make(self.facts(model), *given)
 
     def _answers_of(self, facts: ModelFacts) -> AnswerReader:
         with self._lock:

@@ -18,9 +18,11 @@ class ModelFacts:
         key: the field that keys every record of the lane.
         key_type: ``string`` or ``integer``.
         event_time: name of the event-time field.
-        fields: features and context, in the contract's order.
+        early_1970: events may be of the spring of 1970.
+        fields: features and context with their types, in the contract's order.
         target: name of the target field.
         target_type: ``boolean``, ``category`` or ``number``.
+        target_categories: none where it is not a category.
     """
 
     model: str
@@ -28,23 +30,28 @@ class ModelFacts:
     key: str
     key_type: str
     event_time: str
-    fields: tuple[str, ...]
+    early_1970: bool
+    fields: Mapping[str, str]
     target: str
     target_type: str
+    target_categories: tuple[str, ...]
     digest: str
 
     @classmethod
     def from_resolved(cls, resolved: Mapping[str, Any], digest: str = "") -> ModelFacts:
-        target = resolved["target"]
+        target, event_time = resolved["target"], resolved["event_time"]
+        fields = {**resolved["features"], **(resolved.get("context") or {})}
         return cls(
             model=resolved["model"],
             lane=Lane(resolved["lane"]),
             key=resolved["key"]["name"],
             key_type=resolved["key"]["type"],
-            event_time=resolved["event_time"]["name"],
-            fields=(*resolved["features"], *(resolved.get("context") or {})),
+            event_time=event_time["name"],
+            early_1970=event_time.get("early_1970", False),
+            fields={name: field.get("type") or "category" for name, field in fields.items()},
             target=target["name"],
             target_type=target.get("type") or "category",
+            target_categories=tuple(target.get("categories") or ()),
             digest=digest,
         )
 

@@ -74,6 +74,7 @@ class Follower:
         options = reader_options(connection.kafka, "tailrace-client-ungrouped")
         self._consumer = Consumer(options | {"client.id": "tailrace-client"})
         self._behind: set[tuple[str, int]] = set()
+        self._begun: list[TopicPartition] = []
         try:
             places = [place for topic in topics for place in self._places(topic, start)]
         except KafkaException as error:
@@ -90,6 +91,7 @@ class Follower:
         for partition in metadata.partitions:
             place = TopicPartition(topic, partition)
             place.offset = start(self._consumer, place)
+            self._begun.append(TopicPartition(topic, partition, place.offset))
             self._behind.add((topic, partition))
             yield place
 
@@ -105,6 +107,10 @@ class Follower:
         elif error.code() in _FATAL or error.fatal():
             raise TailraceError(f"reading failed: {error.str()}; start again from what is still retained")
         return None  # librdkafka reports and retries by itself what passes, such as a broker away
+
+    def began_at_start(self) -> bool:
+        """Whether nothing that is still retained was passed over."""
+        return all(place.offset <= at_start(self._consumer, place) for place in self._begun)
 
     def caught_up(self) -> bool:
         """Whether the end of every partition has been reached once."""

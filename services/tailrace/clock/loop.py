@@ -10,6 +10,7 @@ from confluent_kafka import KafkaException
 
 from tailrace.avro.codec import Codec, is_json
 from tailrace.clock.silence import Silence, Traffic
+from tailrace.contracts.records.input_size import LARGEST
 from tailrace.contracts.records.json_input import JsonInput
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import Contracts
@@ -97,7 +98,9 @@ class ClockLoop:
             self._watched = topics
         if self._requests is None:
             return
-        latest = {message.topic(): message for message in self._requests.poll(0.0) if message.value()}
+        latest = {
+            message.topic(): message for message in self._requests.poll(0.0) if 0 < len(message) <= LARGEST
+        }
         for topic, message in sorted(latest.items()):
             lane = Lane.of(topic).name
             time, appended = self._event_time(lane, message), message.timestamp()[1]

@@ -13,12 +13,12 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from ruamel.yaml import YAML
 
+from tailrace.contracts.instants import read_time
 from tailrace.contracts.language.durations import Duration
 from tailrace.contracts.language.fields import FieldName, Section
 from tailrace.contracts.language.model_contract import ModelName
 from tailrace.contracts.language.sections import Expression
 from tailrace.contracts.language.yaml_file import read_yaml
-from tailrace.files.instants import parse_time
 from tailrace.files.missing import MissingWords
 
 _HEADER = (
@@ -28,7 +28,7 @@ OneCharacter = Annotated[str, StringConstraints(min_length=1, max_length=1)]
 
 
 def _iso(text: str) -> str:
-    return datetime.fromtimestamp(parse_time(text) / 1000, UTC).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(read_time(text) / 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 class FileFormat(Section):

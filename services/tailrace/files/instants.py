@@ -7,6 +7,7 @@ from itertools import product
 
 import polars as pl
 
+from tailrace.contracts.instants import read_time
 from tailrace.errors import TailraceError, UsageError
 
 EARLIEST, LATEST = -2_208_988_800_000, 7_258_118_400_000
@@ -65,21 +66,6 @@ _LIKE_A_TIME = r"^.{0,10}\d.{0,3}\D.{0,30}\d.{0,10}$"
 """Digits on both sides of something else: what is not like that need not be tried."""
 _ZONED = r":\d{2}(\.\d+)?\s?(Z|UTC|GMT|[+-]\d{2}:?\d{2})$"
 _ZONE = r"\s?(Z|UTC|GMT|[+-]\d{2}:?\d{2})$"
-
-
-def parse_time(text: str) -> int:
-    """Milliseconds since 1970 of an ISO 8601 time; UTC where it names no zone, finer parts cut off.
-
-    Raises:
-        ValueError: the text is no such time.
-    """
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a time; write it as 1996-05-07T00:00:00Z") from None
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=UTC)
-    return (time - _EPOCH) // _MS
 
 
 def format_time(milliseconds: int) -> str:
@@ -162,15 +148,15 @@ def _read_epoch(texts: pl.Series, scale: int) -> pl.Series:
     whole = texts.cast(pl.Int64, strict=False)
     parts = texts.cast(pl.Float64, strict=False)
     if scale < 0:
-        return whole.fill_null(parts.round().cast(pl.Int64, strict=False)) // -scale
-    return (whole * scale).fill_null((parts * scale + 1e-3).floor().cast(pl.Int64, strict=False))
+        return (whole.fill_null(parts.round().cast(pl.Int64, strict=False)) + -scale // 2) // -scale
+    return (whole * scale).fill_null((parts * scale + 0.5).floor().cast(pl.Int64, strict=False))
 
 
 def _read_iso(texts: pl.Series) -> pl.Series:
     known: dict[str, int | None] = {}
     for text in texts.drop_nulls().unique():
         try:
-            known[text] = parse_time(text)
+            known[text] = read_time(text)
         except (ValueError, OverflowError):
             known[text] = None
     return texts.replace_strict(known, default=None, return_dtype=pl.Int64)
@@ -190,7 +176,8 @@ def _read_pattern(texts: pl.Series, form: str) -> pl.Series:
     pattern = form.replace(".%f", "%.f")
     if "%H" not in form and "%I" not in form:
         pattern, texts = pattern + " %H:%M", texts + " 00:00"
-    times = texts.str.strptime(pl.Datetime("us"), pattern, strict=False).dt.timestamp("us") // 1000
+    times = texts.str.strptime(pl.Datetime("us"), pattern, strict=False).dt.timestamp("us")
+    times = (times + 500) // 1000  # to the nearest one, as everywhere
     return times if zone is None else times - zone * 60_000
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from tailrace.contracts.expressions.compiler import ExpressionError, compile_expression, frame_columns
+from tailrace.contracts.instants import read_time
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.problems import did_you_mean
 from tailrace.errors import TailraceError, UsageError
@@ -16,7 +17,6 @@ from tailrace.files.data_mapping import DataMapping
 from tailrace.files.instants import (
     ISO,
     find_format,
-    parse_time,
     read_instants,
     refuse_implausible,
 )
@@ -206,7 +206,7 @@ class _RowReader:
     def _times(self) -> pl.Series:
         name, mapping = self._contract.event_time.name, self._mapping
         if mapping.every_ms is not None and mapping.start is not None:
-            return (self._rows * mapping.every_ms + parse_time(mapping.start)).alias(name)
+            return (self._rows * mapping.every_ms + read_time(mapping.start)).alias(name)
         self._require(column := mapping.time or "")
         texts = _as_text(self._given(column, "number"))
         form = mapping.time_format or find_format(texts) or ISO

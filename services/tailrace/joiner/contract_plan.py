@@ -48,7 +48,8 @@ class JoiningPlan:
     def rules(self) -> LabelRules:
         labels, lateness = self.contract.labels, self.contract.event_time.lateness_ms
         assume = None if labels.never is None else encode_label(self.contract.target, labels.never.assume)
-        return LabelRules(labels.horizon_ms, lateness, assume, frozenset(labels.known_only_for))
+        known_only_for = frozenset(labels.known_only_for)
+        return LabelRules(labels.horizon_ms, lateness, assume, known_only_for, labels.tolerance_ms)
 
     @cached_property
     def formats(self) -> Mapping[int, FeedbackFormat]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tailrace.contracts.records.input_size import check_around, is_large, too_large
 from tailrace.errors import BadRecord
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.match import ACTION, CHAMPION, LABEL, SHADOW, FeedbackValue, Original, Prediction
@@ -138,7 +139,11 @@ class Intake:
         offsets = [message.offset() for message in valued]
         times = [message.timestamp()[1] for message in valued]
         where = FeedbackPlaces(topic, number, offsets, times)
-        received = self._lane.reader.read(kind, [message.value() or b"" for message in valued], where)
+        values = [b"" if is_large(message) else message.value() or b"" for message in valued]
+        received = [
+            _problem_of_size(message) or feedback
+            for message, feedback in zip(valued, self._lane.reader.read(kind, values, where), strict=True)
+        ]
         keys = [b"" if isinstance(feedback, BadRecord) else feedback.key for feedback in received]
         rows = zip(received, partitions_of(keys, self._partitions), offsets, times, strict=True)
         stream_time = self._state.stream_times[name]
@@ -229,3 +234,11 @@ class Intake:
 
     def _reject(self, message: Message, bad: BadRecord) -> None:
         self.letters.append(DeadLetter(self._topics.dead_letters, message, bad.code, bad.reason, bad.field))
+
+
+def _problem_of_size(message: Message) -> BadRecord | None:
+    try:
+        check_around(message)
+    except BadRecord as bad:
+        return bad
+    return too_large(message) if is_large(message) else None

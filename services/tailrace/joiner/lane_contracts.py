@@ -8,11 +8,13 @@ from typing import Any
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.columns.decoder import ColumnDecoder
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.errors import BadRecord
 from tailrace.joiner.contract_plan import JoiningPlan
 from tailrace.joiner.match import LabelRules
 from tailrace.joiner.read_feedback import FeedbackReader
+from tailrace.joiner.store import request_key
 
 COMMON = ("model", "version", "artifact_digest", "contract_digest")
 """Fields of a prediction that follow one another and are the same in many."""
@@ -58,6 +60,14 @@ class LaneContracts:
         self.lateness = max(self.lateness, plan.rules.lateness)
         self.ahead = max(self.ahead, plan.contract.event_time.ahead_ms)
         self.reader = FeedbackReader(self.codec, [plan for _, plan in sorted(self.current.items())])
+
+    def contract_of(self, request: bytes) -> ModelContract:
+        """The contract in force of the model whose request has this key in the store."""
+        return next(
+            plan.contract
+            for plan in self.current.values()
+            if request.startswith(request_key(plan.model, b""))
+        )
 
     def plan(self, digest: str) -> JoiningPlan:
         """The contract of a digest, looked for where it has not been heard of: who predicted under it was ahead of us.

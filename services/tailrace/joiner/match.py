@@ -17,7 +17,7 @@ CHAMPION, SHADOW = 0, 1
 
 LABELLED, UNLABELLED, ASSUMED = "labelled", "unlabelled", "assumed"
 
-UNMATCHED, MATCHED, AFTER_HORIZON = 0, 1, 2
+UNMATCHED, MATCHED, AFTER_HORIZON, BEFORE_REQUEST = 0, 1, 2, 3
 
 NOBODY = b"\x00"
 """The champion of a shadow's request where none answered it: Avro's null."""
@@ -31,12 +31,14 @@ class LabelRules(NamedTuple):
         lateness: for how long after the horizon a label's dead letter says that it came after it.
         assume: the label that one which never came stands for, None where none.
         known_only_for: actions after which a label ever comes; empty: after all.
+        tolerance: how far before its request's event time a label's may be.
     """
 
     horizon: int
     lateness: int
     assume: bytes | None = None
     known_only_for: frozenset[str] = frozenset()
+    tolerance: int = 60_000
 
 
 class FeedbackValue(NamedTuple):
@@ -48,6 +50,7 @@ class FeedbackValue(NamedTuple):
         source: its record reference as text.
         written: what else an outcome says of it, in Avro.
         time: when by its own account; of what was sent again, the last time.
+        is_dated: it has an event time of its own; else ``time`` is when it was appended.
     """
 
     value: bytes
@@ -55,6 +58,7 @@ class FeedbackValue(NamedTuple):
     source: str
     written: bytes
     time: int = 0
+    is_dated: bool = True
 
 
 Original = tuple[bytes | None, bytes | None, Any, int]
@@ -141,9 +145,17 @@ RulesOf = Mapping[str, LabelRules]
 
 
 def matches(prediction: Prediction, feedback: Feedback, rules: LabelRules) -> bool:
-    """Feedback counts up to the horizon after the prediction, and waits for a prediction as long."""
+    """Feedback counts up to the horizon after the prediction, and waits for a prediction as long. What was so before
+    the request, it does not say of it.
+    """
     is_in_time = feedback.effective < prediction.time + rules.horizon
-    return is_in_time and prediction.known < feedback.effective + rules.horizon
+    is_awaited = prediction.known < feedback.effective + rules.horizon
+    return is_in_time and is_awaited and not is_before(feedback.content, prediction, rules)
+
+
+def is_before(content: FeedbackValue, prediction: Prediction, rules: LabelRules) -> bool:
+    """Whether feedback dates from before the request, by more than clocks differ."""
+    return content.is_dated and content.time < prediction.time - rules.tolerance
 
 
 def add_prediction(request: Request, new: Prediction, rules_of: RulesOf) -> bool:
@@ -175,14 +187,16 @@ def add_feedback(request: Request, feedback: Feedback, rules_of: RulesOf) -> Non
 
 
 def _decide_fate(feedback: Feedback, prediction: Prediction, rules: LabelRules) -> None:
-    end, latest = prediction.time + rules.horizon, feedback.effective + rules.horizon
     if feedback.fate == MATCHED:
         return
+    end, latest = prediction.time + rules.horizon, feedback.effective + rules.horizon
     if matches(prediction, feedback, rules):
         feedback.fate = MATCHED
         feedback.original = None
-    elif end <= feedback.effective < end + rules.lateness and prediction.known < latest:
-        feedback.fate = AFTER_HORIZON
+    elif feedback.effective < end + rules.lateness and prediction.known < latest:
+        # Of predictions that came in whatever order: what is wrong with the label goes before what it missed.
+        is_early = is_before(feedback.content, prediction, rules)
+        feedback.fate = max(feedback.fate, BEFORE_REQUEST if is_early else AFTER_HORIZON)
 
 
 def is_champion_of(champion: Prediction, shadow: Prediction, rules_of: RulesOf) -> bool:

@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from tailrace.joiner.match import Feedback, FeedbackValue, Prediction, Request
 
-FORMAT = f"3/{sys.version_info.major}.{sys.version_info.minor}"
+FORMAT = f"4/{sys.version_info.major}.{sys.version_info.minor}"
 """Stores of another format are wiped."""
 
 _NAMES = [field.name for field in fields(Prediction)]

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tailrace.avro.codec import HEADER, MAGIC, Codec, is_json, read_schema_id
+from tailrace.avro.codec import HEADER, MAGIC, Codec, as_text, is_json, read_schema_id
 from tailrace.avro.encoding import NULL, SOME, long, sized, text
+from tailrace.contracts import instants
 from tailrace.contracts.records.json_input import parse_object
 from tailrace.errors import BadRecord
 from tailrace.joiner.contract_plan import JoiningPlan
@@ -97,6 +98,9 @@ class FeedbackReader:
         appended = np.array([where.appended[at] for at in places], dtype=np.int64)
         times = given if present is None else np.where(present, given, appended)
         fine = times <= appended + contract.event_time.skew_ms
+        if not contract.event_time.early_1970:
+            in_seconds = (times >= 0) & (times <= instants.SECONDS_UNTIL_MS)
+            fine &= ~(in_seconds if present is None else in_seconds & present)
         if good is not None:
             fine &= good
         if kind == LABEL:
@@ -111,15 +115,16 @@ class FeedbackReader:
         )
         prefix, own = request_key(plan.model, b""), plan.model.encode()
         begin, place = f"{where.topic}/{where.partition}/", SOME + text(where.topic) + long(where.partition)
-        rows = zip(places, fine.tolist(), ids, keys, models, times.tolist(), contents, by, strict=True)
-        for at, is_fine, request_id, key, model, time, value, who in rows:
+        dated = [True] * len(places) if present is None else present.tolist()
+        rows = zip(places, fine.tolist(), ids, keys, models, times.tolist(), dated, contents, by, strict=True)
+        for at, is_fine, request_id, key, model, time, is_dated, value, who in rows:
             if not (is_fine and request_id and key and value) or (model is not None and model != own):
                 continue
             offset = where.offsets[at]
             written = place + long(offset)
             if kind == LABEL:
                 written = SOME + long(time) + written + who
-            content = FeedbackValue(value, False, f"{begin}{offset}", written, time)
+            content = FeedbackValue(value, False, f"{begin}{offset}", written, time, is_dated)
             received[at] = ReceivedFeedback(plan, prefix + request_id, key, time, content)
 
     def _writer_is(self, kind: int, header: bytes) -> JoiningPlan | None:
@@ -152,11 +157,11 @@ class FeedbackReader:
         event_time = record.get(contract.event_time.name)
         time = appended if event_time is None else int(event_time)
         if time > appended + contract.event_time.skew_ms:
-            reason = (
-                f"{(time - appended) / 1000:,.0f} s after it was appended; "
-                f"{contract.event_time.skew_ms / 1000:,.0f} s are allowed"
-            )
+            reason = instants.ahead(time, appended, contract.event_time.skew_ms)
             raise BadRecord("event-time-ahead", reason, contract.event_time.name)
+        if event_time is not None and not contract.event_time.early_1970 and instants.is_in_seconds(time):
+            reason = instants.in_seconds(time, contract.event_time.name)
+            raise BadRecord("event-time-in-seconds", reason, contract.event_time.name)
         key = truth_key(contract.key.name, record)
         request_id = record.get(REQUEST_ID)
         if not request_id:
@@ -171,7 +176,8 @@ class FeedbackReader:
             if not action:
                 raise BadRecord("missing", "action is missing: what was done", ACTION_FIELD)
             value, written = action.encode(), source
-        content = FeedbackValue(value, False, f"{topic}/{partition}/{offset}", written, time)
+        place = f"{topic}/{partition}/{offset}"
+        content = FeedbackValue(value, False, place, written, time, event_time is not None)
         return ReceivedFeedback(
             plan, request_key(plan.model, request_id.encode()), key.encode(), time, content
         )
@@ -187,7 +193,7 @@ class FeedbackReader:
             return plan, record
         writer = self._codec.writer_schema(read_schema_id(value))
         written = writer.get("namespace") if isinstance(writer, dict) else None
-        plan = self._addressed(self._codec.decode(value).record.get(MODEL), written)
+        plan = self._addressed(as_text(self._codec.decode(value).record.get(MODEL)), written)
         return plan, self._codec.decode(value, plan.formats[kind].schema).record
 
     def _addressed(self, named: object, namespace: object) -> JoiningPlan:

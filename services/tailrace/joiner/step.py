@@ -246,7 +246,8 @@ class PartitionStep:
                 self._outcomes.find_champion(request, prediction)
         unmatched_feedback = match.prune(request, timer.time, lane.horizon, lane.rules)
         self._intake.letters += [
-            unmatched(lane.lane.dead_letters, feedback) for feedback in unmatched_feedback
+            unmatched(lane.lane.dead_letters, feedback, lane.contract_of(timer.request))
+            for feedback in unmatched_feedback
         ]
         # Predictions, and feedback that came before one, have a timer of their own ahead of them.
         if request.feedback:

@@ -18,8 +18,17 @@ from tailrace.errors import Unavailable
 from tailrace.sink.partition import MAX_BYTES, MAX_ROWS, RETRY_S, BufferedPartition
 from tailrace.sink.plan import InsertPlan
 from tailrace.sink.planned_blocks import PlannedBlocks, RowReading
-from tailrace.streaming.backends.abstract import Abortable, Backend, Committed, Consumer, LogError
+from tailrace.sink.unwritable import Report, may_be_of_a_record, narrow_down
+from tailrace.streaming.backends.abstract import (
+    Abortable,
+    Backend,
+    Committed,
+    Consumer,
+    LogError,
+    Retriable,
+)
 from tailrace.streaming.consumer_loop import ConsumerLoop, Stopping
+from tailrace.streaming.crash_history import NO_DEATHS
 from tailrace.streaming.records import TopicPartition
 from tailrace.streaming.time_source import WaitingClock
 from tailrace.telemetry import metrics
@@ -41,6 +50,7 @@ class Sink(ConsumerLoop):
 
     Args:
         restore: makes tables that are missing; called once all contracts are known.
+        report: tells people of a record that cannot be written.
         stop: set when the process is to end; whatever waits then gives up.
     """
 
@@ -53,12 +63,14 @@ class Sink(ConsumerLoop):
         group: str,
         clock: WaitingClock,
         restore: Callable[[], object] = lambda: None,
+        report: Report = lambda message, reason: None,
         stop: Event | None = None,
         linger_s: float = LINGER_S,
         max_rows: int = MAX_ROWS,
     ) -> None:
         super().__init__(backend, group=group, clock=clock, stop=stop)
         self._rows = rows
+        self._report = report
         self._blocks = PlannedBlocks(rows, store, clock, restore, max_rows)
         self._linger_ns = int(linger_s * 1e9)
         self._max_rows = max_rows
@@ -142,10 +154,15 @@ class Sink(ConsumerLoop):
     def _start_over(self) -> None:
         """After a commit that did not go through: what is owned is taken over as a new owner would."""
         if self._consumer is not None and self._owned:
+            before = self._owned.copy()
             try:
-                self._take_over(self._consumer, list(self._owned))
+                self._take_over(self._consumer, list(before))
             except Stopping:
                 return
+            for tp, partition in before.items():
+                # What this process has announced, it did not die of.
+                if partition.is_announced and partition.start == self._owned[tp].start:
+                    self._owned[tp].history = partition.history
             self._rewinding.update(self._owned)
 
     def _pause_full(self, consumer: Consumer) -> None:
@@ -185,6 +202,10 @@ class Sink(ConsumerLoop):
         """Partitions of which something can be inserted now; first what waits for longest."""
         now = self._clock.perf_ns()
         due = [tp for tp, partition in self._owned.items() if partition.is_due(now, self._linger_ns)]
+        # Where a record is looked for that stops processes, no record of another partition is to be suspected.
+        alone = [tp for tp in due if self._owned[tp].history.alone]
+        if alone:
+            return [max(alone, key=lambda tp: self._owned[tp].history.deaths)]
         return sorted(due, key=lambda tp: (self._owned[tp].since_ns, tp))
 
     def _insert_due(self, consumer: Consumer) -> None:
@@ -193,16 +214,44 @@ class Sink(ConsumerLoop):
         if not due:
             return
         until = self._clock.perf_ns() + int(STEP_S * 1e9)
-        due, plans = self._plan(due, until)
+        self._announce(consumer, due)
+        try:
+            self._work_off(consumer, due, until)
+        except Exception as error:
+            if not may_be_of_a_record(error) and (
+                not isinstance(error, LogError) or isinstance(error, Retriable)
+            ):
+                self._take_back(consumer, due)
+            raise
+        self._take_back(consumer, due)
+
+    def _work_off(self, consumer: Consumer, due: list[TopicPartition], until: int) -> None:
+        planned, plans = self._plan(due, until)
         if plans:
-            self._commit(consumer, {tp: Committed(plan.start, plan.pack()) for tp, plan in plans.items()})
             for tp, plan in plans.items():
                 self._owned[tp].plan = plan
-        ends = self._insert(due, until)
+            self._commit(consumer, {tp: self._owned[tp].place() for tp in plans})
+        ends = self._insert(planned, until)
         if ends:
-            self._commit(consumer, {tp: Committed(end) for tp, end in ends.items()})
+            self._commit(consumer, {tp: self._owned[tp].end(end) for tp, end in ends.items()})
             for tp, end in ends.items():
                 self._advance(tp, end)
+
+    def _announce(self, consumer: Consumer, due: Sequence[TopicPartition]) -> None:
+        """Says in the log that this process may die on what is due, where that is not known to go well."""
+        new = [tp for tp in due if not self._owned[tp].is_proven or self._owned[tp].history != NO_DEATHS]
+        for tp in new:
+            self._owned[tp].is_announced = True
+        if new:
+            self._commit(consumer, {tp: self._owned[tp].place() for tp in new})
+
+    def _take_back(self, consumer: Consumer, due: Sequence[TopicPartition]) -> None:
+        """What waits now, nobody dies of."""
+        waiting = [tp for tp in due if self._owned[tp].is_announced]
+        for tp in waiting:
+            self._owned[tp].is_announced = False
+        if waiting:
+            self._commit(consumer, {tp: self._owned[tp].place() for tp in waiting})
 
     def _commit_starts(self, consumer: Consumer) -> None:
         """A group that has committed nothing of a partition would have to guess where to start again."""
@@ -230,6 +279,9 @@ class Sink(ConsumerLoop):
                 # One time-out a turn is enough: the others find out for themselves in later turns.
                 partition.postpone(away, self._clock.perf_ns())
                 break
+            except Exception as error:
+                narrow_down(partition, error)
+                break
             if plan is not None:
                 plans[tp] = plan
         return due, plans
@@ -242,8 +294,13 @@ class Sink(ConsumerLoop):
                 break
             try:
                 end = self._blocks.insert(tp, self._owned[tp])
+                if end is not None and (reason := self._owned[tp].unwritable) is not None:
+                    self._report(self._owned[tp].messages[0], reason)
             except Unavailable as away:
                 self._owned[tp].postpone(away, self._clock.perf_ns())
+                break
+            except Exception as error:
+                narrow_down(self._owned[tp], error)
                 break
             if end is not None:
                 ends[tp] = end

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from tailrace.errors import Unavailable
 from tailrace.sink.plan import InsertPlan
 from tailrace.sink.rows import Block
+from tailrace.streaming import crash_history
 from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.crash_history import NO_DEATHS, CrashHistory
 from tailrace.streaming.records import Message
 
 MAX_ROWS = 20_000
@@ -34,6 +36,11 @@ class BufferedPartition:
         trouble: why the partition waits, where it does.
         retry_at: when it is tried again.
         retry_s: how long it waits the next time.
+        history: how often processes have died at ``start``.
+        is_proven: this instance has inserted something of it.
+        is_announced: what is committed says that this instance may die on what it does now.
+        at_most: records in one plan, while the one is looked for that stops processes.
+        unwritable: why the next record is stored as unreadable, where it is known to stop processes.
     """
 
     start: int
@@ -48,16 +55,48 @@ class BufferedPartition:
     trouble: str | None = None
     retry_at: int = 0
     retry_s: float = RETRY_S[0]
+    history: CrashHistory = NO_DEATHS
+    is_proven: bool = False
+    is_announced: bool = False
+    at_most: int = 1
+    unwritable: str | None = None
 
     @classmethod
     def of(cls, committed: Committed) -> BufferedPartition:
         """As whoever owned it last has left it."""
-        plan = InsertPlan.unpack(committed.offset, committed.metadata)
-        return cls(committed.offset, plan, is_new=False, is_repeat=plan is not None)
+        history, metadata = crash_history.unpack(committed.metadata)
+        # Whoever looks for the record that stops processes makes smaller plans.
+        plan = None if history.alone else InsertPlan.unpack(committed.offset, metadata)
+        unwritable = "processes of the sink died with it" if history.has_poison_record else None
+        return cls(
+            committed.offset,
+            plan,
+            is_new=False,
+            is_repeat=plan is not None,
+            history=history,
+            unwritable=unwritable,
+        )
 
     @property
     def next_offset(self) -> int:
         return self.messages[-1].offset() + 1 if self.messages else self.start
+
+    def place(self) -> Committed:
+        """What is to be committed: the start, the deaths there, and the pending plan."""
+        history = self.history
+        if self.is_announced:
+            taken = self.messages[: self.limit(MAX_ROWS)]
+            end = self.plan.end - 1 if self.plan is not None else taken[-1].offset()
+            history = history.announced(end, ())
+        return Committed(self.start, crash_history.pack(history, self.plan.pack() if self.plan else ""))
+
+    def end(self, end: int) -> Committed:
+        """What is to be committed once everything up to ``end`` is inserted."""
+        return Committed(end, crash_history.pack(self.history.after(end), ""))
+
+    def limit(self, most: int) -> int:
+        """How many records the next plan may have."""
+        return min(most, self.at_most) if self.history.alone else most
 
     def is_full(self) -> bool:
         return len(self.messages) >= MAX_ROWS or self.size >= MAX_BYTES
@@ -87,4 +126,15 @@ class BufferedPartition:
         """As it is once ``end`` is committed."""
         rest = [message for message in self.messages if message.offset() >= end]
         size = sum(len(message.value() or b"") for message in rest)
-        return BufferedPartition(end, None, False, rest, size, since_ns=now_ns, stored=self.stored)
+        return BufferedPartition(
+            end,
+            None,
+            False,
+            rest,
+            size,
+            since_ns=now_ns,
+            stored=self.stored,
+            history=self.history.after(end),
+            is_proven=True,
+            at_most=min(2 * self.at_most, MAX_ROWS),
+        )

@@ -15,6 +15,9 @@ from typing import NamedTuple
 from tailrace.streaming.backends.abstract import MAX_METADATA_BYTES
 from tailrace.streaming.records import TopicPartition
 
+_ROOM = 100
+"""Bytes of the metadata that are kept for how often processes have died."""
+
 
 class InsertPlan(NamedTuple):
     """The records of one partition from ``start`` up to, not including, ``end``.
@@ -61,7 +64,7 @@ def make_plan(start: int, records: Sequence[tuple[int, bool]]) -> InsertPlan:
         records: of each record its offset, in order, and whether it is readable; at least one.
     """
     plan = InsertPlan(start, records[-1][0] + 1, _ranges(records))
-    while len(plan.pack()) > MAX_METADATA_BYTES:
+    while len(plan.pack()) > MAX_METADATA_BYTES - _ROOM:
         # Each range that has to go takes the records from its first one on with it.
         kept = plan.unreadable[: len(plan.unreadable) * 3 // 4]
         plan = InsertPlan(start, plan.unreadable[len(kept)][0], kept)

@@ -87,10 +87,12 @@ class PlannedBlocks:
         return plan
 
     def _read_new(self, tp: TopicPartition, partition: BufferedPartition) -> tuple[list[Row], InsertPlan]:
+        if partition.unwritable is not None:
+            return self._unwritable(partition, partition.unwritable)
         once = self._once_unreadable(tp, partition)
         read: list[tuple[Message, Row | None, bool]] = []
         size = 0
-        for message in partition.messages[: self._max_rows]:
+        for message in partition.messages[: partition.limit(self._max_rows)]:
             size += len(message.value() or b"")
             if read and size > MAX_BYTES:
                 break
@@ -103,6 +105,12 @@ class PlannedBlocks:
                 read.append((message, unreadable(message, error), False))
         plan = make_plan(partition.start, [(message.offset(), good) for message, _, good in read])
         return [row for message, row, _ in read if row is not None and message.offset() < plan.end], plan
+
+    def _unwritable(self, partition: BufferedPartition, reason: str) -> tuple[list[Row], InsertPlan]:
+        message = partition.messages[0]
+        error = BadRecord("unwritable", reason)
+        metrics.UNREADABLE.labels(error.code).inc()
+        return [unreadable(message, error)], make_plan(partition.start, [(message.offset(), False)])
 
     def _once_unreadable(self, tp: TopicPartition, partition: BufferedPartition) -> Collection[int]:
         """Offsets that are stored as unreadable already, as where the group was set back. They stay so: what can be

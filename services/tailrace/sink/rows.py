@@ -8,6 +8,7 @@ and contract revisions are only ever added.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
 from tailrace.avro.codec import Codec, is_json, read_schema_id
-from tailrace.clickhouse.client import RowStore
+from tailrace.clickhouse.client import NO_COLUMN, QueryFailed, RowStore
 from tailrace.clickhouse.tables import (
     CONTROL_TABLES,
+    COORDINATES,
     DEAD_LETTERS,
     UNREADABLE,
     TableColumn,
@@ -34,6 +36,7 @@ from tailrace.clickhouse.tables import (
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import avro_name
 from tailrace.contracts.records.control_codec import CONTROL_NAMES, control_schema
+from tailrace.contracts.records.input_size import LARGEST, is_large, too_large
 from tailrace.contracts.records.json_input import JsonInput, Kind, parse_object
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import LANE_RECORDS, AvroSchema, lane_schemas
@@ -54,6 +57,8 @@ class TableLayout:
 
     table: str
     columns: tuple[TableColumn, ...]
+    has_bytes: bool = False
+    """Its records have bytes somewhere, where tables have texts."""
 
     @cached_property
     def narrow(self) -> tuple[TableColumn, ...]:
@@ -198,12 +203,15 @@ class RowReader:
         lane, _, suffix = topic.rpartition(".")
         if suffix == "dead-letters":
             return Row(message, DEAD_LETTER_LAYOUT, _dead_letter(message))
+        if suffix in _JSON_KINDS and is_large(message):
+            raise too_large(message)
         if is_json(value):
             return self._with_newest(message, lane, suffix, self._read_json)
         layout = self._avro_layout(topic, lane, suffix, read_schema_id(value))
         if layout is None:
             return self._with_newest(message, lane, suffix, self._read_foreign)
-        return Row(message, layout, self._codec.decode(value).record)
+        record = self._codec.decode(value).record
+        return Row(message, layout, _texts(record) if layout.has_bytes else record)
 
     def forget_tables(self) -> None:
         """After a table or column that was there is gone: look again."""
@@ -221,6 +229,9 @@ class RowReader:
             model = self._model_of(schema, lane, suffix)
             if model is None:
                 return None
+            if taken := sorted({field["name"] for field in schema["fields"]} & COORDINATES.keys()):
+                reason = f"schema {schema_id} has a field {taken[0]}, which is a column of every table"
+                raise BadRecord("unsupported-schema", reason, taken[0])
             self._layouts[key] = self._make(table_name(model, suffix), schema, model, topic)
         return self._known_layout(key)
 
@@ -321,7 +332,13 @@ class RowReader:
             ensure_table(self._store, table, columns, lambda: self._stored(topic))
         except TableConflict as conflict:
             return BadRecord("type-conflict", str(conflict))
-        return TableLayout(table, tuple(columns))
+        except QueryFailed as refused:
+            if refused.code not in NO_COLUMN:
+                raise
+            return BadRecord("type-conflict", f"ClickHouse has no such columns: {refused}")
+        # Of our own schemas none has bytes or a fixed: a producer's may, for a text or for what no contract knows.
+        has_bytes = any(kind in json.dumps(schema) for kind in ('"bytes"', '"fixed"'))
+        return TableLayout(table, tuple(columns), has_bytes)
 
 
 def _check_width(row: Row) -> None:
@@ -337,8 +354,11 @@ def _check_width(row: Row) -> None:
 
 
 def unreadable(message: Message, error: BadRecord) -> Row:
-    """The row of a message that could not be decoded."""
-    original = {"key": message.key(), "value": message.value(), "headers": _headers(message.headers())}
+    """The row of a message that could not be decoded; of a value that is too large its beginning."""
+    value = message.value()
+    if value is not None and error.code == "too-large":
+        value = value[:LARGEST]
+    original = {"key": message.key(), "value": value, "headers": _headers(message.headers())}
     return Row(message, UNREADABLE_LAYOUT, {"code": error.code, "reason": error.reason, **original})
 
 
@@ -369,6 +389,15 @@ def _block(parts: list[tuple[TableLayout, list[Row]]]) -> Block:
                 values += [get(row.record) for row in rows]
         block[name] = values
     return block
+
+
+def _texts(value: Any) -> Any:
+    """Bytes as the text that Avro promotes them to; a column of texts takes no bytes."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_texts, value))
+    if isinstance(value, dict):
+        return {name: _texts(inner) for name, inner in value.items()}
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
 def _empty(kind: str) -> Any:

@@ -1,13 +1,16 @@
 """What a dead letter looks like on its topic, both ways.
 
-The value is the original bytes, cut to ``VALUE_LIMIT`` where longer (the SHA-256 of the whole is then in a header), the
-key is the original key, and the headers say what was wrong and where the message came from, beside the original ones.
+The value is the original bytes, cut to ``VALUE_LIMIT`` where longer (the SHA-256 of the whole is then in a header). The
+key is the original key, cut likewise. The headers say what was wrong and where the message came from, beside the
+original ones; these are left out from the one on that does not fit.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from tailrace.streaming.records import DeadLetter, Message, Record, RecordRef
 
@@ -64,8 +67,15 @@ def to_record(letter: DeadLetter, service: str) -> Record:
         facts["sha256"] = hashlib.sha256(value).hexdigest()
         value = value[:VALUE_LIMIT]
     headers = [(_PREFIX + name, fact.encode()) for name, fact in facts.items() if fact is not None]
-    headers += [(name, content) for name, content in message.headers() or () if name not in HEADERS]
-    return Record(letter.topic, value, message.key(), headers)
+    headers += _fitting([header for header in message.headers() or () if header[0] not in HEADERS])
+    key = message.key()
+    return Record(letter.topic, value, None if key is None else key[:VALUE_LIMIT], headers)
+
+
+def _fitting(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """The first headers that have no more than ``VALUE_LIMIT`` bytes together."""
+    sizes = accumulate(len(name.encode()) + len(content or b"") for name, content in headers)
+    return [header for header, size in zip(headers, sizes, strict=True) if size <= VALUE_LIMIT]
 
 
 def parse(message: Message) -> DeadLetterInfo:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from datetime import datetime
 from typing import Any, cast
 
 from tailrace.alerts.alert import alert_record
+from tailrace.contracts.instants import read_time
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.record_types import AlertRecord, TrainingRunRecord
 from tailrace.contracts.state.contracts import AppliedContract, Contracts
@@ -129,7 +129,7 @@ def _alert(record: AlertRecord) -> Event | None:
 def _milliseconds(text: str) -> int:
     if text.lstrip("-").isdigit():
         return int(text)
-    return round(datetime.fromisoformat(text).timestamp() * 1000)
+    return read_time(text)
 
 
 def run_of(record: TrainingRunRecord) -> Run:

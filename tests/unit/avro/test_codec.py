@@ -345,6 +345,45 @@ def test_bodies_are_copied_only_where_they_are_the_same_to_the_byte() -> None:
     assert codec.decode(codec.encode(3, RECORD), FLAT) == (3, RECORD)
 
 
+def _forms(kind: str) -> list[Any]:
+    return [kind, {"type": kind}, ["null", kind], [{"type": kind}, "null"]]
+
+
+@pytest.mark.parametrize(
+    ("wrote", "reads", "value", "expected"),
+    [
+        ("bytes", "string", b"caf\xc3\xa9", "café"),
+        ("string", "bytes", "café", b"caf\xc3\xa9"),
+        ("int", "long", 7, 7),
+        ("int", "double", 7, 7.0),
+        ("long", "double", 7, 7.0),
+        ("float", "double", 1.5, 1.5),
+    ],
+)
+def test_what_avro_promotes_has_the_readers_type(wrote: str, reads: str, value: Any, expected: Any) -> None:
+    for writer in _forms(wrote):
+        for reader in _forms(reads):
+            for nested in (lambda kind: kind, _listed):
+                schemas = [
+                    {"type": "record", "name": "R", "fields": [{"name": "a", "type": nested(kind)}]}
+                    for kind in (writer, reader)
+                ]
+                codec, _ = codec_for(schemas[0])
+                given, wanted = (value, expected) if nested is not _listed else ([value], [expected])
+                taken = codec.decode(codec.encode(1, {"a": given}), schemas[1]).record["a"]
+                assert repr(taken) == repr(wanted), (writer, reader)
+
+
+def _listed(kind: Any) -> Any:
+    return {"type": "array", "items": kind}
+
+
+def test_bytes_that_are_no_text_are_corrupt_for_a_text() -> None:
+    codec, _ = codec_for({"type": "record", "name": "R", "fields": [{"name": "a", "type": "bytes"}]})
+    reader = {"type": "record", "name": "R", "fields": [{"name": "a", "type": "string"}]}
+    assert code_of(codec.decode, codec.encode(1, {"a": b"\xff"}), reader)[0] == "corrupt"
+
+
 def test_json_is_told_apart_by_its_first_byte() -> None:
     assert is_json(b'{"a": 1}')
     assert not any(map(is_json, (None, b"", b"[", b"\x00\x00\x00\x00\x01{")))

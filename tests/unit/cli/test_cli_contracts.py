@@ -119,11 +119,12 @@ def test_check_refuses_fields_that_mislead_and_warns_of_those_that_come_later(pr
     )
     with pytest.raises(TailraceError) as refused:
         run("contracts", "check")
-    assert [line.split(";")[0] for line in str(refused.value).splitlines()] == [
-        "contracts/models/a.yaml:5: service_levels.staleness: nothing acts on it in this version: "
-        "no champion is too old",
-        "contracts/models/a.yaml:6: alerts.severe[1]: nothing acts on it in this version: no alert follows this phrase",
-    ]
+    staleness, phrase = (line.split(";")[0] for line in str(refused.value).splitlines())
+    nothing = "nothing acts on it in this version"
+    assert (
+        staleness == f"contracts/models/a.yaml:5: service_levels.staleness: {nothing}: no champion is too old"
+    )
+    assert phrase == f"contracts/models/a.yaml:6: alerts.severe[1]: {nothing}: no alert follows this phrase"
 
 
 @pytest.mark.parametrize(

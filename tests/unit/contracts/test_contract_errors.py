@@ -290,17 +290,25 @@ def test_one_slip_at_a_time(extra: str, complaint: str) -> None:
     assert complaints(f"{VALID}{extra}\n") == [complaint]
 
 
+NO_JOIN_BY_KEY = (
+    "7: labels.join.by: joins nothing: this version of Tailrace joins labels by request_id alone; "
+    "leave join out, and send with each label the request_id of its request"
+)
+
+
 @pytest.mark.parametrize(
     ("labels", "complaint"),
     [
-        ("{join: {by: key}}", "7: labels.join: by key needs a time; add within: 30d"),
-        (
-            "{join: {by: key, within: 1d}}",
-            "7: labels.join.by: there is no key but the request id; declare key: {name: ...}",
+        *(
+            (
+                labels,
+                NO_JOIN_BY_KEY,
+            )
+            for labels in ("{join: {by: key}}", "{join: key}", "{join: {by: key, within: 1d, take: last}}")
         ),
         (
             "{join: {take: last}}",
-            "7: labels.join.take: is only for a join by key; leave it out, or write by: key",
+            "7: labels.join.take: is only for a join by key, which is not here yet; leave it out",
         ),
         (
             "{never: {assume: maybe}}",

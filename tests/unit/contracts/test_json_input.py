@@ -159,7 +159,7 @@ def test_times_are_iso_8601_with_any_offset(when: datetime, minutes: int) -> Non
     offset = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
     expected = (when.replace(tzinfo=UTC) - timedelta(minutes=minutes)) - datetime(1970, 1, 1, tzinfo=UTC)
     found = parse(json.dumps({"applied_at": when.isoformat() + offset}))["applied_at"]
-    assert found == expected // timedelta(milliseconds=1)
+    assert found == (expected + timedelta(microseconds=500)) // timedelta(milliseconds=1)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +169,9 @@ def test_times_are_iso_8601_with_any_offset(when: datetime, minutes: int) -> Non
         ("1970-01-01", 0),
         ("1970-01-01 00:00:01.5", 1500),
         ("1969-12-31T23:59:59.999Z", -1),
+        ("1969-12-31T23:59:59.9996Z", 0),
+        ("2025-12-31T23:59:59.9996Z", 1_767_225_600_000),
+        ("2025-12-31T23:59:59.99949999999Z", 1_767_225_599_999),
         ("20260301T120000Z", 1_772_366_400_000),
     ],
 )

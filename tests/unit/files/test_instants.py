@@ -5,8 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from tailrace.contracts.instants import read_time
 from tailrace.errors import TailraceError, UsageError
-from tailrace.files.instants import find_format, format_time, parse_time, read_instants, refuse_implausible
+from tailrace.files.instants import find_format, format_time, read_instants, refuse_implausible
 
 
 @pytest.mark.parametrize(
@@ -59,14 +60,21 @@ def test_one_reading_of_two_formats_is_none() -> None:
     assert find_format(pl.Series("t", ["05/05/2024", "06/06/2024"])) == "%d/%m/%Y"
 
 
-def test_parts_finer_than_a_millisecond_are_cut_off() -> None:
-    assert parse_time("2024-01-01T23:59:59.9996Z") == parse_time("2024-01-01T23:59:59.999Z")
-    texts = pl.Series(["2024/01/01 23:59:59.9996"])
-    assert read_instants(texts, "%Y/%m/%d %H:%M:%S.%f")[0] == parse_time("2024-01-01T23:59:59.999Z")
+def test_parts_finer_than_a_millisecond_are_rounded_to_the_nearest_in_every_form() -> None:
+    midnight = read_time("2024-01-02T00:00:00Z")
+    for text, form in (
+        ("2024-01-01T23:59:59.9996Z", "iso"),
+        ("2024/01/01 23:59:59.9996", "%Y/%m/%d %H:%M:%S.%f"),
+        ("1704153599.9996", "epoch-seconds"),
+        ("1704153599999.6", "epoch-milliseconds"),
+        ("1704153599999600", "epoch-microseconds"),
+        ("1704153599999600000", "epoch-nanoseconds"),
+    ):
+        assert read_instants(pl.Series([text]), form)[0] == midnight, form
 
 
 def test_a_format_that_is_told() -> None:
-    assert read_instants(pl.Series(["45292.5"]), "excel-days")[0] == parse_time("2024-01-01T12:00:00Z")
+    assert read_instants(pl.Series(["45292.5"]), "excel-days")[0] == read_time("2024-01-01T12:00:00Z")
     with pytest.raises(UsageError, match="time format 'weekly' is not known: one of iso, epoch-seconds"):
         read_instants(pl.Series(["1"]), "weekly")
 

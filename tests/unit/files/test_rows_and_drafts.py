@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tailrace.contracts.instants import read_time
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.problems import ContractError
@@ -15,7 +16,6 @@ from tailrace.errors import TailraceError, UsageError
 from tailrace.files.contents import content_digest
 from tailrace.files.data_mapping import DataMapping, find_mapping, load_mapping, mapping_path, save_mapping
 from tailrace.files.drafting.draft import Drafted, DraftOptions, draft, write
-from tailrace.files.instants import parse_time
 from tailrace.files.rows import read_rows
 
 NOW = 1_700_000_000_000
@@ -62,7 +62,7 @@ def ids(tmp_path: Path, *numbers: int) -> list[str]:
 
 def test_rows_are_typed_named_by_the_contract_and_in_order_of_time(tmp_path: Path) -> None:
     frame = rows(tmp_path)
-    first = parse_time("2024-01-01T00:01:00Z")
+    first = read_time("2024-01-01T00:01:00Z")
     expected = pl.DataFrame(
         {
             "request_id": ids(tmp_path, 1, 2, 0),
@@ -135,7 +135,7 @@ def test_a_missing_column_is_named_unless_it_is_context(tmp_path: Path) -> None:
     ],
 )
 def test_times_without_a_zone_are_utc(given: str, milliseconds: int) -> None:
-    assert parse_time(given) == milliseconds
+    assert read_time(given) == milliseconds
 
 
 @pytest.mark.parametrize(("unit", "scale"), [("seconds", 1), ("milliseconds", 1000)])
@@ -155,7 +155,7 @@ def test_rows_without_times_are_evenly_apart(tmp_path: Path) -> None:
             "start": "1996-05-07T00:00:00Z",
         }
     )
-    start = parse_time("1996-05-07")
+    start = read_time("1996-05-07")
     frame = rows(tmp_path, mapping=mapping)
     assert frame["at"].to_list() == [start, start + 30 * MINUTE, start + 60 * MINUTE]
     assert frame["request_id"].to_list() == ids(tmp_path, 0, 1, 2)

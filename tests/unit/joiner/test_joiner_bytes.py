@@ -225,14 +225,34 @@ def test_labels_of_further_schemas_and_what_is_no_label_take_the_plain_way() -> 
     wider["fields"].append({"name": "comment", "type": ["null", "string"], "default": None})
     schema_id = lane.registry.register("elsewhere", wider)
     value = lane.codec.encode(
-        schema_id, {"request_id": "r", "loan_id": "k", "at": 1, "bad": True, "comment": "x"}
+        schema_id, {"request_id": "r", "loan_id": "k", "at": -1, "bad": True, "comment": "x"}
     )
-    good = lane.label(request_id="r", loan_id="k", at=1, bad=True).value or b""
+    good = lane.label(request_id="r", loan_id="k", at=-1, bad=True).value or b""
     received = lane.read(LABEL, value, b"", b"\x07abc", good[:-1], good + b"\x00", good)
     assert [getattr(one, "code", "fine") for one in received] == [
         "fine", "empty", "wrong-magic", "truncated", "trailing-bytes", "fine",
     ]  # fmt: skip
     assert received[0].content.value == received[-1].content.value
+
+
+@pytest.mark.parametrize("at", [0, 1_600_000_000, 10**10])
+@pytest.mark.parametrize("kind", [LABEL, ACTION])
+def test_a_time_in_seconds_is_refused_however_it_is_written(kind: int, at: int) -> None:
+    fields: dict[str, Any] = {"request_id": "r", "loan_id": "k", "at": at}
+    fields |= {"bad": True} if kind == LABEL else {"action": "go"}
+    allowing = Lane(**{"skew: 5min": "skew: 5min, early_1970: true"})
+    for lane, code in ((Lane(), "event-time-in-seconds"), (allowing, None)):
+        avro = (lane.label if kind == LABEL else lane.action)(**fields).value or b""
+        for one in lane.read(kind, avro, json.dumps(fields).encode(), appended=10**11):
+            assert getattr(one, "code", None) == code
+            assert code is None or (one.field == "at" and "early_1970" in one.reason)
+
+
+def test_feedback_without_a_time_of_its_own_is_not_dated() -> None:
+    lane = Lane()
+    rows = [{"request_id": "r", "loan_id": "k", "at": at, "bad": True} for at in (None, -5)]
+    values = [lane.label(**row).value or b"" for row in rows] + [json.dumps(row).encode() for row in rows]
+    assert [one.content.is_dated for one in lane.read(LABEL, *values)] == [False, True, False, True]
 
 
 def test_predictions_of_older_schemas_are_brought_to_their_contract_s() -> None:
@@ -296,7 +316,7 @@ def test_what_names_another_model_is_of_none_here_whatever_schema_it_has(kind: i
     lane = LANES["boolean"]
 
     def read(model: str | None) -> Any:
-        fields: dict[str, Any] = {"request_id": "r", "loan_id": "k", "at": 5, "model": model}
+        fields: dict[str, Any] = {"request_id": "r", "loan_id": "k", "at": -5, "model": model}
         record = lane.label(**fields, bad=True) if kind == LABEL else lane.action(**fields, action="go")
         (one,) = lane.read(kind, record.value or b"")
         return one

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tailrace.joiner.match import (
     ACTION,
     AFTER_HORIZON,
+    BEFORE_REQUEST,
     CHAMPION,
     LABEL,
     MATCHED,
@@ -27,6 +28,7 @@ from tailrace.joiner.match import (
     due,
     find_champion,
     fold,
+    matches,
     prune,
 )
 
@@ -100,6 +102,32 @@ def test_the_horizon_is_half_open_on_both_sides() -> None:
     assert not fold(prediction(0, known=150), [feedback(50)], RULES), (
         "the prediction came a horizon after the label"
     )
+
+
+def test_what_dates_from_before_its_request_is_no_truth_of_it() -> None:
+    rules = RULES._replace(tolerance=10)
+    asked = prediction(50)
+    assert fold(asked, [feedback(60, time=40)], rules)
+    for kind in (LABEL, ACTION):
+        early = feedback(60, kind=kind, time=39)
+        assert not matches(prediction(50), early, rules)
+        request = Request([prediction(50)])
+        add_feedback(request, early, {"c": rules})
+        assert early.fate == BEFORE_REQUEST
+        assert early.original is not None, "it is to become a dead letter"
+    undated = feedback(60, time=0)
+    undated.content = undated.content._replace(is_dated=False)
+    assert matches(prediction(50), undated, rules), "when it was so, it does not say"
+
+
+def test_of_several_requests_of_one_id_each_has_the_labels_of_its_time() -> None:
+    rules = {"c": RULES._replace(tolerance=10)}
+    early = feedback(60, time=30)
+    request = Request([], [early])
+    add_prediction(request, prediction(50, name=b"later"), rules)
+    assert early.fate == BEFORE_REQUEST
+    add_prediction(request, prediction(35, known=60, name=b"earlier"), rules)
+    assert early.fate == MATCHED
 
 
 def test_what_is_known_when() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 from tests.support.memory_key_value_store import MemoryKeyValueStore
 
+from tailrace.contracts.records.input_size import LARGEST, LARGEST_AROUND
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.joiner import partition as module
 from tailrace.joiner.contract_plan import JoiningPlan
@@ -20,10 +21,10 @@ from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Bounds, Budget, size_of
 from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
-from tailrace.testing.joined_lane import JoinedLane
+from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 
 NOW = 1_600_000_000_000
-MADE = JoinedLane()
+MADE = JoinedLane(CONTRACT.replace("horizon: 60s", "horizon: 60s, tolerance: 10s"))
 
 
 def lane() -> LaneContracts:
@@ -172,6 +173,38 @@ def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that
         label.headers(),
     )
     assert original.timestamp() == label.timestamp()
+
+
+def test_what_is_too_large_is_refused_unread_and_its_neighbours_are_joined() -> None:
+    own = opened(MemoryKeyValueStore())
+    few = labels(2)
+    bomb = few[0]._replace(value=b"{" + b"[" * LARGEST)
+    around = few[0]._replace(headers=[("trace", b"x" * LARGEST_AROUND)])
+    result = own.process(
+        {"labels": messages([bomb, around, few[0]]), "predictions": messages(predictions(1))}, Budget()
+    )
+    assert result is not None
+    assert [(letter.code, letter.message.offset()) for letter in result.letters] == [
+        ("too-large", 0),
+        ("too-large", 1),
+    ]
+    own.apply(result)
+    marks = {name: messages([mark(f"credit.{name}", 0, NOW + 10_000)], start=3) for name in INPUTS[:4]}
+    assert run(own, **marks)[0] == ["r0"]
+
+
+def test_the_dead_letter_of_a_label_from_before_its_request_says_what_to_do() -> None:
+    own = opened(MemoryKeyValueStore())
+    early = MADE.label(request_id="r0", loan_id="k0", at=NOW - 10_001, bad=True)
+    on_time = MADE.label(request_id="r1", loan_id="k1", at=NOW + 1_000 - 10_000, bad=True)
+    run(own, labels=messages([early, on_time]), predictions=messages(predictions(2)))
+    far = {name: messages([mark(f"credit.{name}", 0, NOW + 10_000_000)], start=2) for name in INPUTS[:4]}
+    result = own.process(far, Budget())
+    assert result is not None
+    (letter,) = result.letters
+    assert (letter.code, letter.field) == ("before-request", "at")
+    assert "labels.tolerance (10s)" in letter.reason
+    assert RecordRef.of(letter.message) == RecordRef("credit.labels", 0, 0)
 
 
 @pytest.mark.parametrize("bounds", [Bounds(records=40), Bounds(size=20_000)])

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 import tailrace
+from tailrace.contracts.instants import read_time
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import UsageError
-from tailrace.files.instants import parse_time
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.build import build_package
 from tailrace.models.reference import CategoryProfile, Reference
@@ -69,20 +69,20 @@ def test_rows_are_the_earliest_fifth_or_those_asked_for(file: Path) -> None:
     def chosen(**how: Any) -> tuple[int, int, int, str | None]:
         rows = training_rows(file, None, contract(), **how)
         on = rows.trained_on
-        first = parse_time("2020-01-01T00:00:00Z")
+        first = read_time("2020-01-01T00:00:00Z")
         return rows.frame.height, (on.first_ms - first) // DAY, (on.last_ms - first) // DAY, on.where
 
     assert chosen() == (180, 0, 179, None)
-    assert chosen(until_ms=parse_time("2020-03-01T00:00:00Z")) == (61, 0, 60, None)
+    assert chosen(until_ms=read_time("2020-03-01T00:00:00Z")) == (61, 0, 60, None)
     everything = chosen(where="TRUE")
     assert everything == (900, 0, 899, "TRUE")
     hot, _, _, where = chosen(where="heat > 70")
     assert 100 < hot < 200
     assert where == "heat > 70"
-    both = chosen(where="hours >= 0", until_ms=parse_time("2020-03-01T00:00:00Z"))
+    both = chosen(where="hours >= 0", until_ms=read_time("2020-03-01T00:00:00Z"))
     assert both[:3] == (61, 0, 60)
     with pytest.raises(UsageError, match="9 labelled rows are too few"):
-        chosen(until_ms=parse_time("2020-01-09T00:00:00Z"))
+        chosen(until_ms=read_time("2020-01-09T00:00:00Z"))
     assert labelled_rows(file, None, contract())[1] == 1000
 
 

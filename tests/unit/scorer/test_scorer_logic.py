@@ -194,7 +194,11 @@ BAD: dict[str, tuple[bytes | None, str, str | None]] = {
     "broken rule": (avro(income=0.0), "rule", "debt-needs-income"),
     "event of the year 2100": (avro(applied_at=4_102_444_800_000), "event-time-ahead", "applied_at"),
     "a row that makes the model raise": (avro(debt_ratio=666.0), "model-failed", None),
-    "two megabytes of text in a category": (avro(grade="x" * 2_000_000), "unseen-category", "grade"),
+    "much text in a category": (avro(grade="x" * 1_000_000), "unseen-category", "grade"),
+    "two megabytes of text": (avro(grade="x" * 2_000_000), "too-large", None),
+    "two megabytes of json": (as_json(note="x" * 2_000_000), "too-large", None),
+    "seconds in avro": (avro(applied_at=NOW // 1000), "event-time-in-seconds", "applied_at"),
+    "seconds in json": (as_json(applied_at=NOW // 1000), "event-time-in-seconds", "applied_at"),
 }
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tailrace.avro.codec import Codec
-from tailrace.clickhouse.tables import TableColumn
+from tailrace.clickhouse.tables import UNREADABLE, TableColumn
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.input_size import LARGEST, too_large
 from tailrace.contracts.records.lanes import CONTRACTS, ROLLOUTS
 from tailrace.contracts.records.schemas import lane_schemas, subject
 from tailrace.errors import BadRecord, Unavailable
@@ -146,6 +147,42 @@ def test_avro_and_json_make_the_same_row(world: World) -> None:
         == from_json
         == {"_topic": "credit.requests", "_partition": 2, "_time": 1_700_000_000_123} | record
     )
+
+
+def of_own_schema(world: World, types: dict[str, Any], record: dict[str, Any]) -> PlainMessage:
+    """A request in a producer's schema, whose record is called as the contract's."""
+    given = lane_schemas(contract())["credit.requests"]
+    fields = [{**field, "type": types.get(field["name"], field["type"])} for field in given["fields"]]
+    new = types.keys() - {field["name"] for field in fields}
+    fields += [{"name": name, "type": types[name]} for name in sorted(new)]
+    schema_id = world.registry.register("elsewhere", {**given, "fields": fields})
+    return world.message("credit.requests", world.codec.encode(schema_id, record))
+
+
+def test_bytes_for_a_text_are_the_text_beside_texts(world: World) -> None:
+    types = {"request_id": ["null", "bytes"], "more": {"type": "array", "items": "bytes"}}
+    theirs = of_own_schema(world, types, {"request_id": b"r\xc3\xa9", "more": [b"x", b"\xff"]})
+    ours = world.avro(contract(), "requests", {"request_id": "r2"})
+    world.reader.begin()
+    rows = [row for message in (theirs, ours) if (row := world.reader.read(message)) is not None]
+    ((_, block),) = blocks(rows).items()
+    assert block["request_id"] == ["ré", "r2"]
+    assert block["more"] == [["x", "\\xff"], []]
+
+
+@pytest.mark.parametrize("name", ["_offset", "_topic"])
+def test_a_schema_that_names_a_column_of_every_table_is_refused(world: World, name: str) -> None:
+    message = of_own_schema(world, {name: "string"}, {name: "forged"})
+    assert world.refusal(message) == "unsupported-schema"
+
+
+@pytest.mark.parametrize("suffix", ["requests", "labels", "actions"])
+def test_what_is_too_large_is_not_decoded_and_stored_by_its_beginning(world: World, suffix: str) -> None:
+    value = b"{" + b"[" * (2 * LARGEST)
+    message = world.message(f"credit.{suffix}", value)
+    assert world.refusal(message) == "too-large"
+    ((table, block),) = blocks([unreadable(message, too_large(message))]).items()
+    assert (table, block["code"], block["value"]) == (UNREADABLE, ["too-large"], [value[:LARGEST]])
 
 
 def test_topics_follow_the_contracts(world: World) -> None:

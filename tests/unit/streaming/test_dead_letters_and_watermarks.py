@@ -40,6 +40,16 @@ def test_a_large_message_is_cut_and_its_digest_kept() -> None:
     assert info.sha256 == hashlib.sha256(value).hexdigest()
 
 
+def test_a_large_key_and_large_headers_are_cut() -> None:
+    limit = dead_letters.VALUE_LIMIT
+    headers = [("a", b"1"), ("b", b"x" * limit), ("c", b"3")]
+    message = PlainMessage("l.requests", 0, 0, b"v", b"k" * (2 * limit), headers)
+    record = dead_letters.to_record(DeadLetter("l.dead-letters", message, "too-large", "why"), "scorer")
+    info = dead_letters.parse(carried(record))
+    assert info.key == b"k" * limit
+    assert info.headers == [("a", b"1")]
+
+
 def test_what_is_no_dead_letter_is_not_taken_for_one() -> None:
     with pytest.raises(ValueError, match="is not a dead letter"):
         dead_letters.parse(PlainMessage("l.dead-letters", 0, 0, b"x"))

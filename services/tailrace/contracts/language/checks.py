@@ -141,17 +141,12 @@ def _target(contract: ModelContract) -> Findings:
 
 def _labels(contract: ModelContract) -> Findings:
     labels = contract.labels
-    join = labels.join
     path: FieldPath = ("labels", "join")
-    if join.by == "request_id":
-        remedy = "leave it out, or write by: key"
-        yield from _only_for(path, join, ("within_ms", "take"), "a join by key", remedy)
-    else:
-        if join.within_ms is None:
-            yield Violation(path, "by key needs a time", "add within: 30d")
-        if contract.key.name == "request_id":
-            what = "there is no key but the request id"
-            yield Violation((*path, "by"), what, "declare key: {name: ...}")
+    if labels.join.by != "request_id":
+        what = "joins nothing: this version of Tailrace joins labels by request_id alone"
+        remedy = "leave join out, and send with each label the request_id of its request"
+        yield Violation((*path, "by"), what, remedy)
+    yield from _only_for(path, labels.join, ("within_ms", "take"), "a join by key, which is not here yet")
     yield from _actions(contract, ("labels", "known_only_for"), labels.known_only_for)
     if labels.never is not None:
         assume = labels.never.assume

@@ -41,6 +41,8 @@ class EventTime(Section):
     """How far behind its partition's largest event time a record may be and still count in its window."""
     skew_ms: Duration = Field(5 * MINUTE, alias="skew")
     """How far ahead of its append time an event time may be; beyond it the record is a dead letter."""
+    early_1970: bool = False
+    """Whether events are of 1 January to 26 April 1970; else such times are refused as seconds by mistake."""
 
     @property
     def ahead_ms(self) -> int:

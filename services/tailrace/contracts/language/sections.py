@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints, create_model, model_validator
 
 from tailrace.contracts.language.durations import Duration, DurationOrZero, Share
-from tailrace.contracts.language.fields import FieldName, Finite, Section
+from tailrace.contracts.language.fields import MINUTE, FieldName, Finite, Section
 from tailrace.contracts.language.guards.domain import Domain
 from tailrace.contracts.language.guards.guard import ModelGuard
 from tailrace.contracts.language.guards.guards import GUARDS
@@ -83,8 +83,10 @@ class Labels(Section):
 
     horizon_ms: Duration = Field(30 * DAY, alias="horizon")
     """After this a label is no longer waited for."""
+    tolerance_ms: DurationOrZero = Field(MINUTE, alias="tolerance")
+    """How far before its request's event time a label's or an action's may be: clocks differ."""
     join: Annotated[Join, BeforeValidator(_join)] = Join()
-    """``request_id``, or by key within a time."""
+    """``request_id``; by key is refused, since nothing joins so yet."""
     known_only_for: list[Action] = Field([])
     """Actions after which the truth is ever known; empty: after every action."""
     never: Never | None = None

@@ -8,11 +8,10 @@ nothing is guessed. Whether values are in range and known is judged later, alike
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from tailrace.contracts.records.json_values import READERS
 from tailrace.contracts.records.schemas import AvroSchema, action_schema, label_schema, request_schema
 from tailrace.errors import BadRecord
 
@@ -28,8 +27,6 @@ _SCHEMAS: dict[Kind, Callable[[ModelContract], AvroSchema]] = {
 }
 JSON_KINDS: dict[str, Kind] = {kind: kind for kind in _SCHEMAS}
 """The lane topics whose records may be JSON, by suffix."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
 
 class JsonInput:
@@ -92,72 +89,4 @@ def _not_finite(word: str) -> Any:
 
 def _reader(union: Any) -> Callable[[str, Any], Any]:
     kind = next(branch for branch in union if branch != "null")
-    return _READERS["timestamp" if isinstance(kind, dict) else kind]
-
-
-def _wrong(name: str, expected: str, value: Any) -> BadRecord:
-    return BadRecord("wrong-type", f"{name} is to be {expected}, this is {_shown(value)}", name)
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:40] + "..."
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(name, "a number", value)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise BadRecord("out-of-range", f"{name} is beyond what a number holds", name)
-    return number
-
-
-def _integer(name: str, value: Any) -> int:
-    # JSON knows one kind of number: 35 and 35.0 are the same.
-    if isinstance(value, float) and math.isinf(value):
-        raise BadRecord("out-of-range", f"{name} is beyond what an integer holds", name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        raise _wrong(name, "an integer", value)
-    if not _LOWEST <= value <= _HIGHEST:
-        raise BadRecord("out-of-range", f"{name} is beyond 64 bits", name)
-    return int(value)
-
-
-def _boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(name, "true or false", value)
-    return value
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise _wrong(name, "text", value)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise BadRecord("not-unicode", f"{name} has half of a surrogate pair", name) from error
-    return value
-
-
-def _time(name: str, value: Any) -> int:
-    if not isinstance(value, str):
-        return _integer(name, value)
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise _wrong(name, "a time such as 2026-03-01T12:00:00Z", value) from error
-    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
-
-
-_READERS: dict[str, Callable[[str, Any], Any]] = {
-    "double": _number,
-    "long": _integer,
-    "boolean": _boolean,
-    "string": _text,
-    "timestamp": _time,
-}
+    return READERS["timestamp" if isinstance(kind, dict) else kind]

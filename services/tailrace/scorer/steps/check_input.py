@@ -14,6 +14,7 @@ import numpy as np
 from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.columns.categorical_column import UNKNOWN, CategoricalColumn
 from tailrace.avro.columns.decoder import Column, Ints, Mask
+from tailrace.contracts import instants
 from tailrace.contracts.expressions.compiler import compile_expression
 from tailrace.contracts.expressions.values import Arrays
 from tailrace.contracts.language.expression_columns import request_columns
@@ -70,6 +71,7 @@ class InputCheck:
     def __init__(self, contract: ModelContract) -> None:
         self._skew_ms = contract.event_time.skew_ms
         self._event_time = contract.event_time.name
+        self._early_1970 = contract.event_time.early_1970
         declared: dict[str, Feature | ContextField] = {**contract.context, **contract.features}
         texts = ("category", "string")
         self._fields = {n: (_Text if f.type in texts else _Number)(n, f) for n, f in declared.items()}
@@ -85,9 +87,10 @@ class InputCheck:
         for row in np.flatnonzero(event_times < EARLIEST_MS).tolist():
             checked.reject(row, "out-of-range", "it is before the year 1", self._event_time)
         for row in np.flatnonzero(event_times > appended + self._skew_ms).tolist():
-            ahead = (int(event_times[row]) - int(appended[row])) / 1000
-            reason = f"{ahead:,.0f} s after it was appended; {self._skew_ms / 1000:,.0f} s are allowed"
+            reason = instants.ahead(int(event_times[row]), int(appended[row]), self._skew_ms)
             checked.reject(row, "event-time-ahead", reason, self._event_time)
+        if not self._early_1970:
+            self._reject_seconds(columns[self._event_time], checked)
         for name, check in self._fields.items():
             checked.columns[name] = check.run(columns[name], checked)
         known = Arrays(checked.columns, len(event_times))
@@ -96,6 +99,14 @@ class InputCheck:
             for row in np.flatnonzero(rule.truth(known).no).tolist():
                 checked.reject(row, "rule", f"breaks the rule {name}: {text}", name)
         return checked
+
+    def _reject_seconds(self, given: Column, checked: Checked) -> None:
+        suspect = (given.values >= 0) & (given.values <= instants.SECONDS_UNTIL_MS)
+        if given.present is not None:
+            suspect &= given.present
+        for row in np.flatnonzero(suspect).tolist():
+            reason = instants.in_seconds(int(given.values[row]), self._event_time)
+            checked.reject(row, "event-time-in-seconds", reason, self._event_time)
 
 
 class _Number:

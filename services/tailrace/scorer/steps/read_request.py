@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tailrace.avro.codec import is_json, read_schema_id
+from tailrace.avro.codec import as_text, is_json, read_schema_id
 from tailrace.avro.columns.bytes_column import UNKNOWN, BytesColumn
 from tailrace.avro.columns.decoder import Ints
 from tailrace.avro.columns.decoder_kernels import schema_ids
+from tailrace.contracts.records.input_size import is_large, too_large
 from tailrace.contracts.records.json_input import parse_object
 from tailrace.errors import BadRecord
 from tailrace.scorer.plans import ServingPlan
@@ -55,11 +56,16 @@ def read_requests(
         Unavailable: the registry is away, and a schema id was never seen before.
     """
     reading = Reading([], {}, {})
-    payloads = [message.value() for message in batch]
+    payloads = [b"" if is_large(message) else message.value() for message in batch]
     at = np.arange(len(batch))
-    if None in payloads:
-        at = np.array([place for place, value in enumerate(payloads) if value is not None], dtype=np.int64)
+    reading.bad.update(
+        {place: too_large(message) for place, message in enumerate(batch) if is_large(message)}
+    )
+    if None in payloads or reading.bad:
+        rest = [n for n, value in enumerate(payloads) if value is not None and n not in reading.bad]
+        at = np.array(rest, dtype=np.int64)
         _read_watermarks(reading, batch, payloads)
+        payloads = [payloads[place] for place in rest]
     values = BytesColumn.of([value for value in payloads if value is not None])
     ids = schema_ids(values.bytes, values.begins, values.ends)
     plain: list[_Row] = []
@@ -161,7 +167,7 @@ def _record(plans: Sequence[ServingPlan], value: bytes) -> tuple[ServingPlan, di
         return plans[0], record
     writer = codec.writer_schema(read_schema_id(value))
     written = writer.get("namespace") if isinstance(writer, dict) else None
-    named = codec.decode(value).record.get(MODEL)
+    named = as_text(codec.decode(value).record.get(MODEL))
     plan = _addressed(plans, named, lambda: next((p for p in plans if p.namespace == written), None))
     return plan, codec.decode(value, plan.request_schema).record
 
