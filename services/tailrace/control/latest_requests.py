@@ -24,7 +24,7 @@ LATEST = 1_000
 """So many requests of a lane are looked at, the latest of each of its partitions alike."""
 
 
-class Sent(NamedTuple):
+class SentRequest(NamedTuple):
     """A request as it was sent. ``form`` says how: Kafka names no producer, but each schema is somebody's."""
 
     form: str
@@ -44,7 +44,7 @@ def refused_requests(connection: Connection, current: ModelContract, new: ModelC
     return newly_refused(own, current, new)
 
 
-def newly_refused(sent: Iterable[Sent], current: ModelContract, new: ModelContract) -> list[str]:
+def newly_refused(sent: Iterable[SentRequest], current: ModelContract, new: ModelContract) -> list[str]:
     """As `refused_requests`, of these requests."""
     forms: Counter[str] = Counter()
     refused: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
@@ -100,7 +100,7 @@ def _latest(connection: Connection, topic: str) -> Iterator[Message]:
         yield from read_to_end(reader)
 
 
-def _sent(message: Message, codec: Codec) -> Sent | None:
+def _sent(message: Message, codec: Codec) -> SentRequest | None:
     """None for a watermark record, and for what is no request at all and a dead letter whatever the contract."""
     value = message.value()
     if not value:
@@ -108,8 +108,8 @@ def _sent(message: Message, codec: Codec) -> Sent | None:
     try:
         if is_json(value):
             record = json.loads(value)
-            return Sent("JSON", record) if isinstance(record, dict) else None
+            return SentRequest("JSON", record) if isinstance(record, dict) else None
         schema_id, record = codec.decode(value)
     except (BadRecord, ValueError, RecursionError):
         return None
-    return Sent(f"Avro of schema {schema_id}", record)
+    return SentRequest(f"Avro of schema {schema_id}", record)

@@ -43,7 +43,7 @@ class Refuse:
 
 
 @dataclass(frozen=True)
-class Hold:
+class HoldRun:
     """Say that this run is due, and is not planned while the model is frozen."""
 
     model: str
@@ -52,14 +52,14 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class LetGo:
+class ReleaseRun:
     """Say that a run of which this was said is held back no more."""
 
     model: str
     run_id: str
 
 
-Action: TypeAlias = WritePlan | StartRun | Refuse | Hold | LetGo
+Action: TypeAlias = WritePlan | StartRun | Refuse | HoldRun | ReleaseRun
 
 
 def decide(state: State, event: Event) -> tuple[State, list[Action]]:
@@ -92,13 +92,13 @@ def _due(state: State, model: str) -> Iterator[Action]:
     plan = _next_run(model, known, known.contract.contract)
     held_back = plan.run_id if plan is not None and known.frozen else None
     if known.held_back is not None and known.held_back != held_back:
-        yield LetGo(model, known.held_back)
+        yield ReleaseRun(model, known.held_back)
     if plan is None:
         return
     if not known.frozen:
         yield WritePlan(plan)
     elif known.held_back != held_back:
-        yield Hold(model, plan.run_id, "; ".join(trigger.reason for trigger in plan.triggers))
+        yield HoldRun(model, plan.run_id, "; ".join(trigger.reason for trigger in plan.triggers))
 
 
 def _answer(model: str, known: ModelState, contract: ModelContract, asked: Asked) -> Action:

@@ -18,7 +18,7 @@ from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.signing.trust import Place
 from tailrace.streaming.ids import record_id
 from tailrace.streaming.records import Message
-from tailrace.trainer.decide import Hold, LetGo, Refuse
+from tailrace.trainer.decide import HoldRun, Refuse, ReleaseRun
 from tailrace.trainer.happened import (
     Alerted,
     Applied,
@@ -212,12 +212,12 @@ def refusal_of(refuse: Refuse, at: int) -> AlertRecord:
     )
 
 
-def held_of(action: Hold | LetGo, at: int) -> AlertRecord:
+def held_of(action: HoldRun | ReleaseRun, at: int) -> AlertRecord:
     """The alert that a run is held back, or that it is not any more."""
     model, run = action.model, action.run_id
-    is_held = isinstance(action, Hold)
+    is_held = isinstance(action, HoldRun)
     summary = f"the training run of {model} that was held back is planned now, or is not due any more"
-    if isinstance(action, Hold):
+    if isinstance(action, HoldRun):
         summary = (
             f"{model} is frozen, and a training run is due ({action.reason}): `tailrace unfreeze {model}` lets it go "
             f"on, `tailrace retrain {model}` trains now"

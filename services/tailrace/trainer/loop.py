@@ -29,7 +29,7 @@ from tailrace.streaming.backends.kafka.reading import Ends
 from tailrace.streaming.consumer_loop import so_far
 from tailrace.streaming.records import Message, Record, TopicPartition
 from tailrace.telemetry.metrics import LAG, POSITION, RECORDS
-from tailrace.trainer.decide import Hold, LetGo, Refuse, StartRun, WritePlan, decide, expecting
+from tailrace.trainer.decide import HoldRun, Refuse, ReleaseRun, StartRun, WritePlan, decide, expecting
 from tailrace.trainer.events import TOPICS, Events, failure_of, held_of, record_of, refusal_of
 from tailrace.trainer.faust_app import make_app
 from tailrace.trainer.happened import CaughtUp
@@ -221,7 +221,7 @@ class TrainerLoop:
                 self._task = asyncio.create_task(self._work(action.run))
             elif isinstance(action, Refuse):
                 records.append(("Alert", refusal_of(action, time.time_ns() // 1_000_000)))
-            elif isinstance(action, Hold | LetGo):
+            elif isinstance(action, HoldRun | ReleaseRun):
                 records.append(("Alert", held_of(action, time.time_ns() // 1_000_000)))
             elif isinstance(action, WritePlan):
                 records.append(("TrainingRun", await self._plan(action.run)))

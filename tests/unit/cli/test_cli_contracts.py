@@ -108,8 +108,7 @@ def test_show_resolved_prints_all_defaults_as_a_contract(project: Path) -> None:
 def test_check_refuses_fields_that_mislead_and_warns_of_those_that_come_later(project: Path) -> None:
     text = "model: a\nowner: {team: t, runbook: r}\nfeatures: {x: {type: number}}\ntarget: {name: y, type: boolean}\n"
     file = project / "contracts" / "models" / "a.yaml"
-    for other in file.parent.glob("*.yaml"):
-        other.unlink()
+    file.parent.mkdir(parents=True)
     file.write_text(text)
     report = json.loads(run("contracts", "check", "--json"))
     assert report["ok"]
@@ -121,10 +120,8 @@ def test_check_refuses_fields_that_mislead_and_warns_of_those_that_come_later(pr
         run("contracts", "check")
     staleness, phrase = (line.split(";")[0] for line in str(refused.value).splitlines())
     nothing = "nothing acts on it in this version"
-    assert (
-        staleness == f"contracts/models/a.yaml:5: service_levels.staleness: {nothing}: no champion is too old"
-    )
-    assert phrase == f"contracts/models/a.yaml:6: alerts.severe[1]: {nothing}: no alert follows this phrase"
+    assert staleness.endswith(f"a.yaml:5: service_levels.staleness: {nothing}: no champion is too old")
+    assert phrase.endswith(f"a.yaml:6: alerts.severe[1]: {nothing}: no alert follows this phrase")
 
 
 @pytest.mark.parametrize(

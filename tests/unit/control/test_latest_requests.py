@@ -8,7 +8,7 @@ import pytest
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.control.latest_requests import Sent, newly_refused
+from tailrace.control.latest_requests import SentRequest, newly_refused
 
 TEXT = """\
 model: m
@@ -25,8 +25,8 @@ def contract(was: str = "", is_: str = "") -> ModelContract:
     return load_contract(TEXT.replace(was, is_, 1))
 
 
-def sent(**record: Any) -> Sent:
-    return Sent("JSON", record)
+def sent(**record: Any) -> SentRequest:
+    return SentRequest("JSON", record)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def sent(**record: Any) -> Sent:
     ],
 )
 def test_it_says_how_many_of_which_producers_and_the_remedy(was: str, is_: str, what: str) -> None:
-    requests = [sent(a=1.0, b="x"), Sent("Avro of schema 7", {"a": None, "b": "x"}), sent(a=5, b="y")]
+    requests = [sent(a=1.0, b="x"), SentRequest("Avro of schema 7", {"a": None, "b": "x"}), sent(a=5, b="y")]
     (sentence,) = newly_refused(requests, contract(), contract(was, is_))
     assert sentence.startswith(what)
     assert "Have their producers changed first, or write " in sentence

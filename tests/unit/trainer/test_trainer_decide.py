@@ -10,7 +10,16 @@ from tests.support.training import DAY, contract_text
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.trainer.decide import Action, Hold, LetGo, Refuse, StartRun, WritePlan, decide, expecting
+from tailrace.trainer.decide import (
+    Action,
+    HoldRun,
+    Refuse,
+    ReleaseRun,
+    StartRun,
+    WritePlan,
+    decide,
+    expecting,
+)
 from tailrace.trainer.happened import (
     Alerted,
     Applied,
@@ -265,14 +274,14 @@ def test_a_frozen_model_is_not_trained_by_itself_and_one_alert_says_so() -> None
     facts = [applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))]
     due = the_plan(*facts)
     (held,) = after(*facts, FROZEN)[1]
-    assert isinstance(held, Hold)
+    assert isinstance(held, HoldRun)
     assert held.run_id == due.run_id
-    said = HeldBack(MODEL, due.run_id, resolved=False)
-    assert after(*facts, FROZEN, said)[1] == []
+    held_back = HeldBack(MODEL, due.run_id, resolved=False)
+    assert after(*facts, FROZEN, held_back)[1] == []
     # With all that became known meanwhile.
-    assert after(*facts, FROZEN, said, UNFROZEN)[1] == [LetGo(MODEL, due.run_id), WritePlan(due)]
+    assert after(*facts, FROZEN, held_back, UNFROZEN)[1] == [ReleaseRun(MODEL, due.run_id), WritePlan(due)]
     over = HeldBack(MODEL, due.run_id, resolved=True)
-    assert after(*facts, FROZEN, said, UNFROZEN, over)[1] == [WritePlan(due)]
+    assert after(*facts, FROZEN, held_back, UNFROZEN, over)[1] == [WritePlan(due)]
 
 
 def test_what_a_person_asks_for_is_trained_and_what_was_begun_ends_though_the_model_is_frozen() -> None:
@@ -287,5 +296,5 @@ def test_what_a_person_asks_for_is_trained_and_what_was_begun_ends_though_the_mo
 def test_a_run_that_is_not_due_any_more_is_held_back_no_more() -> None:
     facts = [applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))]
     run = the_plan(*facts)
-    said = HeldBack(MODEL, run.run_id, resolved=False)
-    assert after(*facts, FROZEN, said, applied("[]"))[1] == [LetGo(MODEL, run.run_id)]
+    held_back = HeldBack(MODEL, run.run_id, resolved=False)
+    assert after(*facts, FROZEN, held_back, applied("[]"))[1] == [ReleaseRun(MODEL, run.run_id)]

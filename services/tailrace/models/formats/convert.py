@@ -10,7 +10,7 @@ import skops.io
 from tailrace.errors import TailraceError
 from tailrace.models.columns import Array, Columns, padded
 from tailrace.models.errors import PackageRefused, first_line
-from tailrace.models.formats.compare import MOST_DIFFERENCE, Difference, compare
+from tailrace.models.formats.compare import MOST_DIFFERENCE, OutputDifference, compare
 from tailrace.models.formats.converted import DOUBLE, SINGLE, Converted
 from tailrace.models.formats.load import load_model
 from tailrace.models.formats.onnx.boosters import boosters
@@ -104,7 +104,9 @@ def _run(manifest: Manifest, data: bytes, columns: Columns, rows: int, width: in
     return outputs
 
 
-def _compared(converted: Converted, rows: int, difference: Difference, most: float, note: str) -> Converted:
+def _compared(
+    converted: Converted, rows: int, difference: OutputDifference, most: float, note: str
+) -> Converted:
     conversion = Conversion(
         rows=rows,
         max_abs_difference=difference.largest,
@@ -116,7 +118,7 @@ def _compared(converted: Converted, rows: int, difference: Difference, most: flo
     return replace(converted, conversion=conversion)
 
 
-def _of_scale(tolerance: Tolerance, difference: Difference, task: str) -> Tolerance:
+def _of_scale(tolerance: Tolerance, difference: OutputDifference, task: str) -> Tolerance:
     """Of values, the absolute tolerance is in units of their spread."""
     if task != "regression":
         return tolerance

@@ -33,7 +33,7 @@ from tailrace.models.inputs import Input
 from tailrace.models.manifest import PARTS, Holdout, Lineage, Manifest, Part, TrainedOn, sha256
 from tailrace.models.package.card import model_card
 from tailrace.models.package.fingerprint import library_versions
-from tailrace.models.package.fit import Judge, fit, is_fitted
+from tailrace.models.package.fit import EstimatorModel, fit, is_fitted
 from tailrace.models.package.foreign_outputs import outputs_and_classes, refuse_raw_scores
 from tailrace.models.package.golden import check_golden, golden_bytes
 from tailrace.models.package.golden_rows import golden_rows, tried_rows
@@ -146,7 +146,7 @@ def build_package(
     converted = convert(
         original, tried, len(next(iter(tried.values()))), draft.manifest, checks.conversion_tolerance
     )
-    judged = LoadedModel(draft.manifest(converted), Judge(judge)).predict(held.columns, len(held))
+    judged = LoadedModel(draft.manifest(converted), EstimatorModel(judge)).predict(held.columns, len(held))
     domain = draft.domain(train.take(np.arange(cut)).columns, held.columns, converted.inputs)
     may_calibrate = "never" not in (checks.calibrate, contract.training.calibrate)
     calibration = fit_calibration(judged, held.truth, contract.positive_class) if may_calibrate else None

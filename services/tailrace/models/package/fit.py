@@ -12,7 +12,7 @@ from tailrace.models.errors import first_line
 from tailrace.models.formats.original import Original
 
 
-class Judge:
+class EstimatorModel:
     """Runs an estimator itself where a package's model would run."""
 
     def __init__(self, original: Original) -> None:
