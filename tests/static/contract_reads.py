@@ -1,4 +1,4 @@
-"""A plugin of mypy that writes down where a field of a contract's section is read, by the type of what it is read of."""
+"""A plugin of mypy that writes down where a field of a contract's section is read, by the type that has it."""
 
 from __future__ import annotations
 
