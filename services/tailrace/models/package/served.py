@@ -135,8 +135,8 @@ def _sentence(name: str, i: Input, was: list[Any], now: Array, raises: bool) -> 
     else:
         remedy = f"{column} = {column}.astype(str)"
     return (
-        f"{i.called} is {pairs[differs][0]!r} in X where requests bring {pairs[differs][1]!r}, and {name} {effect}: fit "
-        f"it on what requests bring, {remedy}"
+        f"{i.called} is {pairs[differs][0]!r} in X where requests bring {pairs[differs][1]!r}, and {name} {effect}: "
+        f"fit it on what requests bring, {remedy}"
     )
 
 
