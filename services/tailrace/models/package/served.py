@@ -124,9 +124,8 @@ def _as_pandas(table: Any) -> Any:
 
 
 def _sentence(name: str, i: Input, was: list[Any], now: Array, raises: bool) -> str:
-    differs = next(
-        (at for at in range(len(was)) if type(was[at]) is not type(now[at]) or was[at] != now[at]), 0
-    )
+    pairs = list(zip(map(_plain, was), map(_plain, now), strict=True))
+    differs = next((at for at, (a, b) in enumerate(pairs) if type(a) is not type(b) or a != b), 0)
     effect = "does not take that" if raises else "answers other things to that"
     column = f"X[{i.called!r}]"
     if i.type != "category":
@@ -136,8 +135,8 @@ def _sentence(name: str, i: Input, was: list[Any], now: Array, raises: bool) -> 
     else:
         remedy = f"{column} = {column}.astype(str)"
     return (
-        f"{i.called} is {was[differs]!r} in X where requests bring {_plain(now[differs])!r}, and {name} {effect}: fit "
-        f"it on what requests bring, {remedy}"
+        f"{i.called} is {pairs[differs][0]!r} in X where requests bring {pairs[differs][1]!r}, and {name} {effect}: "
+        f"fit it on what requests bring, {remedy}"
     )
 
 
