@@ -195,7 +195,7 @@ def _join(
                 outcomes[outcome["outcome_id"]] = outcome
     # Feedback that nothing matched is given up once nothing that is still to come can match it.
     latest = min(watermark, *stream_times.values(), *waiting)
-    floor = min(latest, *over_only)
+    floor = min([latest, *over_only])
     events = [*streams["predictions"], *streams["shadow-predictions"]]
     for one in feedback:
         if one.effective >= watermark or one.effective + horizon + world.lateness > latest:
