@@ -13,7 +13,7 @@ from tailrace.cli.app import app
 # What people are promised; a command that is gone, or new, is a decision.
 COMMANDS = {
     *("up", "down", "status", "env", "logs", "run"),
-    *("init", "apply", "contracts check", "contracts show"),
+    *("init", "apply", "contracts check", "contracts show", "contracts withdraw"),
     *("train", "publish", "models"),
     *("keys new", "keys trust", "keys revoke", "keys list"),
     "credentials renew",
