@@ -37,11 +37,12 @@ def with_brute_force(estimator: Any, parts: list[Any]) -> Any:
 
 def check_neighbours(part: Any) -> None:
     """Raises PackageRefused("model", ...) where nearest neighbours do not fit together: compiled code trusts that."""
-    rows, truth = getattr(part, "_fit_X", None), getattr(part, "_y", None)
+    rows: Any = getattr(part, "_fit_X", None)
+    truth: Any = getattr(part, "_y", None)
     is_brute = getattr(part, "_fit_method", None) == "brute" and getattr(part, "_tree", None) is None
     if not is_brute or getattr(part, "effective_metric_", None) not in _METRICS:
         raise PackageRefused("model", "nearest neighbours search by something else than brute force")
-    shape = (getattr(part, "n_samples_fit_", None), getattr(part, "n_features_in_", None))
+    shape: tuple[Any, Any] = (getattr(part, "n_samples_fit_", None), getattr(part, "n_features_in_", None))
     fits = (
         getattr(rows, "ndim", None) == 2
         and rows.shape == shape
