@@ -81,7 +81,8 @@ CODED = '{r: {categories: ["1", "2", "3"], missing: pass}}'
 
 def encoded(last: Any = None, **options: Any) -> Any:
     encoder = OneHotEncoder(handle_unknown="ignore", **options)
-    return make_pipeline(ColumnTransformer([("r", encoder, ["r"])]), last or LogisticRegression())
+    columns = ColumnTransformer([("r", encoder, ["r"])], sparse_threshold=1.0)
+    return make_pipeline(columns, last or LogisticRegression())
 
 
 def from_frame(estimator: Any, **more: Any) -> Package:

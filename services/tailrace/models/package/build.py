@@ -26,6 +26,7 @@ from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.formats.onnx.outputs import AS_THE_MODEL_SAYS, OutputChoice
 from tailrace.models.formats.onnx.read import read_onnx
 from tailrace.models.formats.original import Original
+from tailrace.models.formats.skops.run import estimator_table
 from tailrace.models.guards.calibration import Calibration, fit_calibration
 from tailrace.models.guards.conformal import conformal_quantiles, nonconformity
 from tailrace.models.guards.domain import TrainingDomain, fit_domain
@@ -40,7 +41,7 @@ from tailrace.models.package.golden_rows import golden_rows, tried_rows
 from tailrace.models.package.holdout_metrics import holdout_metrics
 from tailrace.models.package.ranking import refuse_wrong_order
 from tailrace.models.package.rows import LabelledRows, impute_values, imputed, labelled, servable
-from tailrace.models.package.served import served_alike, served_table
+from tailrace.models.package.served import served_alike
 from tailrace.models.package.table import data_digest, feature_names, inputs_of, table_of, values_of_target
 from tailrace.models.predictions import Predictions
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
@@ -236,12 +237,18 @@ class _Given(NamedTuple):
             )
             judge = own if has_holdout else self._as(own, fit(estimator, self.x[:cut], self.y[:cut]))
             return judge, own
-        own = Original(fit(estimator, self.x[:cut], self.y[:cut]), self.inputs, self.contract.task)
         try:
+            own = Original(fit(estimator, self.x[:cut], self.y[:cut]), self.inputs, self.contract.task)
             own = served_alike(own, self.x, self.train.columns, self.contract, most)
-        except TailraceError:
-            served = served_table(self.train.columns, own)
-            own = self._as(own, fit(estimator, served[:cut], self.y[:cut]))
+        except TailraceError as refused:
+            if not hasattr(self.x, "columns"):
+                raise
+            served = estimator_table(self.train.columns, self.inputs, "columns", "none")
+            try:
+                fitted = fit(estimator, served[:cut], self.y[:cut])
+            except TailraceError:
+                raise refused from None
+            own = Original(fitted, self.inputs, self.contract.task, "none")
         return own, own
 
     def _as(self, original: Original, estimator: Any) -> Original:

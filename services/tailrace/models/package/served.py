@@ -50,11 +50,6 @@ def served_alike(
     raise TailraceError(_why(original, given, served, expected, most))
 
 
-def served_table(columns: Columns, original: Original) -> Any:
-    """All rows as a scorer hands them to the estimator."""
-    return estimator_table(columns, original.inputs, original.feed, original.missing_category)
-
-
 def _is_alike(answers: Array | None, expected: Array, original: Original, most: float) -> bool:
     return answers is not None and compare(answers, expected, original.task).of_spread <= most
 
