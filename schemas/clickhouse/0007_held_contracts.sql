@@ -1,3 +1,3 @@
 -- Whether a record of tailrace.contracts applies a contract (null), or holds, withdraws or releases one.
 
-ALTER TABLE `contracts` ADD COLUMN IF NOT EXISTS `step` Nullable(String);
+ALTER TABLE `contracts` ADD COLUMN IF NOT EXISTS `step` LowCardinality(Nullable(String));
