@@ -104,6 +104,7 @@ def dead_letters(rows: dict[str, list[Any]], contract: ModelContract) -> dict[in
         name: _column(rows[name], field.type)
         for name, field in (contract.features | contract.context).items()
     }
+    columns[contract.event_time.name] = Column(times, np.ones(count, dtype=np.bool_))
     bad = InputCheck(contract).run(columns, times, np.full(count, NOW, np.int64)).bad
     return {row: str(error) for row, error in bad.items()}
 
