@@ -94,7 +94,13 @@ def test_every_field_changes_something_or_is_on_the_list(reads: set[str]) -> Non
     for path, section, name in fields(ModelContract):
         owners = [base for base in section.__mro__ if issubclass(base, Section)]
         is_read = any(f"{owner.__name__}.{name}" in reads for owner in owners)
-        if not (is_read or is_listed(path) or section.__name__ in READ_BY_NAME):
+        inner = list(inner_sections(section.model_fields[name].annotation))
+        all_listed = bool(inner) and all(
+            is_listed((*path, each.model_fields[field].alias or field))
+            for each, _ in inner
+            for field in each.model_fields
+        )
+        if not (is_read or all_listed or is_listed(path) or section.__name__ in READ_BY_NAME):
             idle.append(".".join(path))
     assert idle == []
 

@@ -22,7 +22,8 @@ def open_triggers(known: ModelState, contract: ModelContract) -> list[OpenTrigge
 def _kinds(contract: ModelContract) -> set[str]:
     """Of alerts that the contract has answered."""
     wanted = contract.training.triggers
-    return {kind for t in wanted for kind in ("drift", "quality") if getattr(t, kind) is not None}
+    by_kind = ((kind, alert) for t in wanted for kind, alert in (("drift", t.drift), ("quality", t.quality)))
+    return {kind for kind, alert in by_kind if alert is not None}
 
 
 def _alerts(known: ModelState, contract: ModelContract) -> list[OpenTrigger]:

@@ -200,7 +200,7 @@ def test_a_services_key_is_listed_with_what_it_may_sign_and_replaced(
     assert made["signer"] == "rollout"
     assert made["key_id"] == own_key(tmp_path, "rollout").key_id != first.key_id
     listed = {key["key_id"]: key for key in run(tmp_path, monkeypatch, "list")}
-    assert [listed[k]["kinds"] for k in (first.key_id, made["key_id"])] == ["Rollout, Alert"] * 2
+    assert [listed[k]["kinds"] for k in (first.key_id, made["key_id"])] == ["Contract, Rollout, Alert"] * 2
     assert [listed[k]["own"] for k in (first.key_id, made["key_id"])] == [False, True]
     assert listed[own_key(tmp_path).key_id]["kinds"] == "Contract, Clock, ModelManifest, Command"
     with pytest.raises(UsageError, match="it is one of owner, rollout"):
