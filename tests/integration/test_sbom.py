@@ -40,7 +40,10 @@ def test_every_package_and_jar_is_in_it_with_its_licence(bill: Any) -> None:
     }
     assert named.keys() == packages | jars.keys()
     assert {purl: named[purl]["hashes"][0]["content"] for purl in jars} == jars
-    assert len([component for component in named.values() if "licenses" not in component]) <= 1
+    unknown = {component["name"] for component in named.values() if "licenses" not in component}
+    assert unknown <= {"colorama", "httpx2-jsfetch"}, (
+        "what is installed here says its licence; these are for others"
+    )
 
 
 def test_licences_are_ones_that_spdx_knows(bill: Any) -> None:

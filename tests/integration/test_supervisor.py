@@ -154,7 +154,9 @@ def test_an_address_that_is_given_but_dead_is_said(
         Supervisor(mine, tmp_path, print, ENV | given).start()
 
 
-def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> None:
+def test_what_is_given_is_used_and_left_alone(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = Home(tmp_path / "home")
     mine.prepare()
     lock = mine.lock()
@@ -168,6 +170,8 @@ def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> Non
     supervisor.start()
     try:
         assert mine.read(mine.addresses) == given
+        for name, value in login.items():
+            monkeypatch.setenv(name, value)
         now = status(mine)
         for name in ("kafka", "registry", "clickhouse"):
             assert now[name]["healthy"], name

@@ -164,7 +164,7 @@ class RocksStore:
         if _is_locked(error):
             return Locked(f"another process has the store {self._folder}: {error}")
         return DiskFailed(
-            f"the disk with {self._folder} cannot be used: {error}. Timer at the disk (`dmesg`, `df`, the rights of "
+            f"the disk with {self._folder} cannot be used: {error}. Look at the disk (`dmesg`, `df`, the rights of "
             "the folder); nothing is lost, and the service goes on from the log when it is started again"
         )
 
