@@ -59,6 +59,7 @@ class Expected:
         self.start = datetime.datetime.fromisoformat(match[1])
         inputs = {name: [float(row[name]) for row in self.rows] for name in FEATURES}
         # `init` leaves out columns that never change; in the file's first year the other state's are such.
+        self.ids = f"electricity-{hashlib.sha256(file.read_bytes()).hexdigest()[:10]}"
         self.inputs = {name: values for name, values in inputs.items() if len(set(values)) > 1}
         (record,) = project.json("query", f"SELECT manifest FROM manifests WHERE {VERSION}")
         self.calibration = json.loads(record["manifest"]).get("calibration")
@@ -162,7 +163,7 @@ def test_predictions_equal_the_csv_and_the_package(
     assert len(rows) == ROWS
     for number, row in enumerate(rows):
         score = expected.scores[number]
-        assert row["request_id"] == f"electricity-{number:07}"
+        assert row["request_id"] == f"{expected.ids}-{number:07}"
         assert row["at"] == expected.time(number).timestamp() * 1000
         assert {name: row[name] for name in expected.inputs} == {
             name: values[number] for name, values in expected.inputs.items()
@@ -188,7 +189,7 @@ def test_labels_are_the_truth_a_day_later(
     )
     assert len(rows) == report["labels"]
     for number, row in enumerate(rows):
-        assert row["request_id"] == f"electricity-{number:07}"
+        assert row["request_id"] == f"{expected.ids}-{number:07}"
         assert row["class_is_1"] == (expected.rows[number]["class"] == "1")
         assert row["at"] == (expected.time(number) + DELAY).timestamp() * 1000
         assert row["labelled_by"] == "replay"
@@ -199,7 +200,9 @@ def test_the_lane_is_told_the_time_in_every_input_partition(
 ) -> None:
     report, _ = replayed
     for kind in ("requests", "labels", "actions"):
-        lines = project.run("tail", f"electricity.{kind}", "--limit", "1000000", "--json").stdout.splitlines()
+        lines = project.run(
+            "tail", f"electricity.{kind}", "--limit", "1000000", "--marks", "--json"
+        ).stdout.splitlines()
         watermarks: dict[int, list[str]] = {}
         partitions = set()
         for record in map(json.loads, lines):
@@ -216,8 +219,7 @@ def test_the_lane_is_told_the_time_in_every_input_partition(
 def test_verify_sees_what_is_wrong_with_the_rows(project: Project, replayed: Any) -> None:
     """Last of all, since it spoils the table: one row taken away, one there twice."""
     table, store = "electricity_labels", ClickHouse.connect(connect({}, project.home))
-    digest = hashlib.sha256((project.path / "electricity.csv").read_bytes()).hexdigest()[:10]
-    removed, doubled = (f"electricity-{digest}-{row:07}" for row in (11, 222))
+    removed, doubled = (f"{replayed[1].ids}-{row:07}" for row in (11, 222))
     gone, twice = (
         store.select(f"SELECT _partition, _offset FROM {table} WHERE request_id = '{request_id}'")[0]
         for request_id in (removed, doubled)

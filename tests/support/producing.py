@@ -21,7 +21,7 @@ def produce(
         record.topic,
         record.value,
         record.key,
-        partition,
+        partition=partition,
         headers=list(record.headers),
         on_delivery=on_delivery,
     )
