@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from tailrace.contracts.records.record_types import AlertRecord, SourceRecord
 from tailrace.contracts.state.alert_kinds import ALERT_KINDS
-from tailrace.streaming.records import RecordRef
+from tailrace.streaming.ids import record_id
+from tailrace.streaming.records import Message, RecordRef
 
 
 def source_record(ref: RecordRef) -> SourceRecord:
@@ -87,5 +88,21 @@ def open_alert_record(
         version=version,
         state="raised" if resolved_at is None else "resolved",
         detail=details,
+        source=source,
+    )
+
+
+def quarantine_alert(service: str, message: Message, summary: str, reason: str) -> AlertRecord:
+    """A service has left out a record that it cannot process; the same alert each time that it says so."""
+    source = RecordRef.of(message)
+    return alert_record(
+        "quarantined",
+        record_id("quarantined", service, source),
+        service=service,
+        severity="severe",
+        summary=summary,
+        at=message.timestamp()[1],
+        model=None,
+        detail={"reason": reason},
         source=source,
     )

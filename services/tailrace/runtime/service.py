@@ -12,7 +12,7 @@ from functools import cached_property
 from threading import Event
 from typing import Protocol
 
-from tailrace.alerts.alert import alert_record
+from tailrace.alerts.alert import quarantine_alert
 from tailrace.avro.registry import RegistryClient
 from tailrace.confinement.profiles import summary
 from tailrace.connection import Connection, connect
@@ -24,7 +24,6 @@ from tailrace.settings import Settings, read_settings
 from tailrace.shortages import shortage
 from tailrace.streaming.backends.abstract import Fatal
 from tailrace.streaming.backends.kafka.backend import KafkaBackend
-from tailrace.streaming.ids import record_id
 from tailrace.streaming.processor import Output, Processor
 from tailrace.streaming.records import DeadLetter, Message, RecordRef
 from tailrace.streaming.runner import ExactlyOnceRunner
@@ -151,18 +150,11 @@ class PoisonRecordQuarantine:
 
     def __call__(self, message: Message, reason: str) -> Output:
         source = RecordRef.of(message)
-        alert = alert_record(
-            "quarantined",
-            record_id("quarantined", self._service, source),
-            service=self._service,
-            severity="severe",
-            summary=f"{self._service} cannot process {source} and has left it out: {reason}. It is a bug; look at the "
-            f"log of {self._service}",
-            at=message.timestamp()[1],
-            model=None,
-            detail={"reason": reason},
-            source=source,
+        summary = (
+            f"{self._service} cannot process {source} and has left it out: {reason}. It is a bug; look at the "
+            f"log of {self._service}"
         )
+        alert = quarantine_alert(self._service, message, summary, reason)
         output = Output([self._records.record("Alert", alert, key=source.topic)])
         lane = Lane.of(source.topic)
         if lane.name != "tailrace":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from tailrace.alerts.alert import alert_record
+from tailrace.alerts.alert import quarantine_alert
 from tailrace.clickhouse.client import NOT_OF_A_ROW, QueryFailed
 from tailrace.clickhouse.tables import UNREADABLE
 from tailrace.contracts.state.records import ControlRecords
@@ -17,7 +17,6 @@ from tailrace.errors import TailraceError
 from tailrace.shortages import shortage_of
 from tailrace.sink.partition import BufferedPartition
 from tailrace.streaming.backends.abstract import LogError
-from tailrace.streaming.ids import record_id
 from tailrace.streaming.records import Message, Record, RecordRef
 
 log = logging.getLogger(__name__)
@@ -59,16 +58,9 @@ def may_be_of_a_record(error: Exception) -> bool:
 def unwritable_alert(records: ControlRecords, message: Message, reason: str) -> Record:
     """The alert about a record that was stored as unreadable; the same each time."""
     source = RecordRef.of(message)
-    alert = alert_record(
-        "quarantined",
-        record_id("quarantined", "sink", source),
-        service="sink",
-        severity="severe",
-        summary=f"sink cannot write {source} into its table and has stored it in {UNREADABLE}, with its bytes: "
-        f"{reason}. Correct whoever writes such records; those of code 'unwritable' are in {UNREADABLE}",
-        at=message.timestamp()[1],
-        model=None,
-        detail={"reason": reason},
-        source=source,
+    summary = (
+        f"sink cannot write {source} into its table and has stored it in {UNREADABLE}, with its bytes: "
+        f"{reason}. Correct whoever writes such records; those of code 'unwritable' are in {UNREADABLE}"
     )
+    alert = quarantine_alert("sink", message, summary, reason)
     return records.record("Alert", alert, key=source.topic)
