@@ -18,6 +18,12 @@ from tailrace.streaming.records import TopicPartition
 from tailrace.streaming.watermark_records import mark
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted is tried here, not how fast a busy machine reads."""
+    monkeypatch.setattr(module, "PATIENCE_S", 60.0)
+
+
 @pytest.fixture(scope="module")
 def topic(kafka: LocalKafka) -> str:
     """Partition 0: three transactions of a watermark record and two records, each with a marker at its end: twelve

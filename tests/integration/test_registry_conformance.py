@@ -35,6 +35,7 @@ from tailrace.contracts.records.control_codec import CONTROL_RECORDS, ControlCod
 from tailrace.contracts.records.schemas import lane_schemas, request_schema, subject
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.control.registration import incompatibilities, register_control_schemas, register_schemas
+from tailrace.local.kafka import LocalKafka
 
 
 class Address(NamedTuple):
@@ -50,9 +51,14 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         with apicurio_registry(request.config, tmp_path_factory.mktemp("apicurio")) as url:
             yield Address(url, {"url": url})
     else:
-        kafka = request.getfixturevalue("kafka")
-        with registry_server({"bootstrap.servers": kafka.bootstrap}) as (url, _):
-            yield Address(with_userinfo(url, LOGIN), {"url": url, "basic.auth.user.info": LOGIN})
+        # A broker of its own: other tests list the subjects that the shared one's registries keep.
+        broker = LocalKafka(tmp_path_factory.mktemp("kafka"))
+        broker.start()
+        try:
+            with registry_server({"bootstrap.servers": broker.bootstrap}) as (url, _):
+                yield Address(with_userinfo(url, LOGIN), {"url": url, "basic.auth.user.info": LOGIN})
+        finally:
+            broker.stop()
 
 
 def record(*fields: str, default: bool = False, name: str = "R") -> dict[str, Any]:
