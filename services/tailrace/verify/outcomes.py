@@ -26,6 +26,7 @@ from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import Message, RecordRef
 from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.verify.check import AccountProblem, differences
+from tailrace.verify.stored_times import LoggedTimes
 
 Hashes = NDArray[np.int64]
 Fetch = Callable[[Collection[RecordRef]], Mapping[RecordRef, Message]]
@@ -70,10 +71,19 @@ class LaneOutcomes:
     Args:
         contracts: every revision of every contract of the lane.
         fetch: reads messages at coordinates.
+        times: is given the times of outcomes.
     """
 
-    def __init__(self, lane: Lane, contracts: Sequence[ModelContract], codec: Codec, fetch: Fetch) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        contracts: Sequence[ModelContract],
+        codec: Codec,
+        fetch: Fetch,
+        times: LoggedTimes,
+    ) -> None:
         self._lane, self._contracts, self._codec, self._fetch = lane, contracts, codec, fetch
+        self._times = times
         self._predictions_topics = (lane.predictions, lane.shadow_predictions)
         self._heads: dict[int, Any] = {}
         self._outcomes, self._predictions = array("q"), array("q")
@@ -88,11 +98,13 @@ class LaneOutcomes:
         try:
             outcome, content = self._read(message.value())
             row = _row(at, outcome, content)
+            times = _times(outcome)
         except BadRecord as bad:
             yield AccountProblem("unreadable", *at, str(bad))
             return
         self._outcomes.extend(row)
         prediction, label, action = outcome["prediction"], outcome["label_source"], outcome["action_source"]
+        self._times.take(message, **times)
         about = f"outcome {outcome['outcome_id']} of prediction {prediction['prediction_id']}"
         if outcome["state"] == "labelled" and label is None:
             yield AccountProblem("outcome-without-label", *at, f"{about} is labelled and names no label")
@@ -295,6 +307,19 @@ def _row(at: RecordRef, outcome: Mapping[str, Any], content: bytes) -> tuple[int
         )
     except (LookupError, TypeError) as error:
         raise BadRecord("unsupported-schema", f"its schema is not that of an outcome: {error!r}") from error
+
+
+def _times(outcome: Mapping[str, Any]) -> dict[str, int | None]:
+    """Its times by the names of their columns.
+
+    Raises:
+        BadRecord: as `_row`.
+    """
+    times = {name: outcome.get(name) for name in ("known_at", "label_time")}
+    times["event_time"] = outcome["prediction"]["event_time"]
+    if not all(time is None or isinstance(time, int) for time in times.values()):
+        raise BadRecord("unsupported-schema", f"its schema is not that of an outcome: its times are {times}")
+    return times
 
 
 def _place(named: Mapping[str, Any]) -> int:

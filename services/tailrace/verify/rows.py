@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,11 +32,8 @@ class Digest(NamedTuple):
 NOTHING = Digest(0, 0, 0, 0)
 
 
-class StoredTimes(NamedTuple):
-    """Event times (ms since 1970) and the offsets of their records."""
-
-    offsets: Offsets
-    times: Offsets
+NO_TIME = -(2**63)
+"""Stands for no time among times."""
 
 
 class StoredRows:
@@ -71,15 +68,17 @@ class StoredRows:
             offsets += [int(offset) for (offset,) in self._clickhouse.query(sql).rows]
         return np.sort(np.array(offsets, dtype=np.int64))
 
-    def event_times(self, partition: Partition, first: int, last: int) -> StoredTimes:
-        """The event times of a partition's rows from one offset to another, both included."""
-        times: list[tuple[int, int]] = []
+    def times(self, partition: Partition, columns: Sequence[str], first: int, last: int) -> Offsets:
+        """Of a partition's rows from one offset to another, both included: offsets and the times of columns (ms
+        since 1970, `NO_TIME` for none), a row each.
+        """
+        times: list[tuple[int, ...]] = []
         within = _within({partition: OffsetRange(first, last + 1)})
-        for table in self._tables("event_time"):
-            sql = f"SELECT _offset, toUnixTimestamp64Milli(event_time) FROM {table} WHERE {within}"  # noqa: S608
-            times += [(int(offset), int(time)) for offset, time in self._clickhouse.query(sql).rows]
-        pairs = np.array(times, dtype=np.int64).reshape(-1, 2)
-        return StoredTimes(pairs[:, 0], pairs[:, 1])
+        of = "".join(f", ifNull(toUnixTimestamp64Milli({quoted(column)}), {NO_TIME})" for column in columns)
+        for table in self._tables(*columns):
+            sql = f"SELECT _offset{of} FROM {table} WHERE {within}"  # noqa: S608
+            times += [tuple(map(int, row)) for row in self._clickhouse.query(sql).rows]
+        return np.array(times, dtype=np.int64).reshape(-1, 1 + len(columns))
 
     def _tables(self, *also: str) -> list[str]:
         names = ("_topic", "_partition", "_offset", *also)

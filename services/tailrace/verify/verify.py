@@ -23,7 +23,6 @@ from tailrace.streaming.records import Message
 from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.verify.control_facts import READ_IN_ORDER, ControlFacts
 from tailrace.verify.counting_reader import CountingReader
-from tailrace.verify.event_times import EventTimes
 from tailrace.verify.lane_answers import SCORER, LaneAnswers
 from tailrace.verify.log import Log, OffsetRange
 from tailrace.verify.logged import messages_at, packages
@@ -33,6 +32,7 @@ from tailrace.verify.report import VerifyReport
 from tailrace.verify.rescore import Rescorer, Sample
 from tailrace.verify.rows import StoredRows
 from tailrace.verify.stored_events import compare_events
+from tailrace.verify.stored_times import LoggedTimes
 
 Ranges = dict[Partition, OffsetRange]
 
@@ -78,7 +78,7 @@ class Verification:
         self._model, self._group, self._wait_s = model, group, wait_s
         self._report = VerifyReport()
         self._sample = Sample(deep)
-        self._times = EventTimes()
+        self._times = LoggedTimes()
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> VerifyReport:
         """Reads, settles, compares. ``progress`` gets how many records have been read.
@@ -134,14 +134,16 @@ class Verification:
         """Outcomes are read before answers, answers before requests: what is named must then be there."""
         lane, report = bounds.lane, self._report
         contracts = [a.contract for a in control.contracts.by_digest.values() if a.contract.lane == lane.name]
-        outcomes = LaneOutcomes(lane, contracts, self._codec, partial(messages_at, self._connection))
+        outcomes = LaneOutcomes(
+            lane, contracts, self._codec, partial(messages_at, self._connection), self._times
+        )
         answers = LaneAnswers(lane, self._heads, control, report)
 
         def take_answer(message: Message) -> None:
             head = answers.take(message)
             if head is not None:
                 self._sample.offer(message)
-                self._times.take(message, head)
+                self._times.take(message, event_time=head["event_time"])
                 outcomes.prediction(message, head)
 
         def take_asked(message: Message) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Collection
 from typing import Any
@@ -17,6 +18,7 @@ from tailrace.streaming.records import Message, PlainMessage, RecordRef
 from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.verify.outcomes import LaneOutcomes
+from tailrace.verify.stored_times import LoggedTimes
 
 LANE = Lane("credit")
 CONTRACT = contract()
@@ -27,7 +29,7 @@ class World:
     """A lane in memory: whatever is written is taken into the accounts when they are settled."""
 
     def __init__(self) -> None:
-        registry = MemoryRegistry()
+        self.registry = registry = MemoryRegistry()
         self.codec = Codec(registry)
         self.ids = {
             (each.digest, topic): registry.register(f"{each.digest}-{topic}", schema)
@@ -67,7 +69,7 @@ class World:
 
     def checks(self, lows: dict[Partition, int] | None = None) -> list[tuple[str, int]]:
         """What is wrong, with the offset of the outcome."""
-        outcomes = LaneOutcomes(LANE, [CONTRACT, LATER], self.codec, self._at)
+        outcomes = LaneOutcomes(LANE, [CONTRACT, LATER], self.codec, self._at, LoggedTimes())
         problems = []
         for topic in (LANE.outcomes, LANE.predictions, LANE.shadow_predictions, LANE.labels, LANE.actions):
             for at, message in self.log.items():
@@ -254,3 +256,14 @@ def test_an_outcome_is_of_either_prediction_where_an_id_is_there_twice(world: Wo
     predicted = world.prediction()
     world.outcome(predicted, label_source=world.label(True))
     assert world.checks() == []
+
+
+def test_an_outcome_whose_times_are_none_is_unreadable(world: World) -> None:
+    predicted = world.prediction()
+    label = world.label(True)
+    foreign: Any = copy.deepcopy(lane_schemas(CONTRACT)[LANE.outcomes])
+    known_at = next(field for field in foreign["fields"] if field["name"] == "known_at")
+    known_at["type"] = "string"
+    event = outcome(predicted, label_source=label) | {"known_at": "yesterday"}
+    world.write(LANE.outcomes, world.codec.encode(world.registry.register("foreign", foreign), event))
+    assert world.checks() == [("unreadable", 0)]
