@@ -1,10 +1,10 @@
 """ONNX forms of a scikit-learn estimator, by skl2onnx, in the order in which they are worth trying.
 
 ``double``: everything in double precision. Linear models and networks come out within a few units of the last
-place. Not for trees, which scikit-learn compares in single precision: in double they take another branch now
-and then. ``mixed``: preprocessing in double and the last step in single precision, as trees do.
-``single``: everything in single precision; for trees only where nothing is computed before them. ``zeros-as-missing
-mixed``: for XGBoost behind steps that give sparse matrices.
+place, LightGBM's trees take the same branches. Not for other trees, which compare in single precision: in double they
+take another branch now and then. ``mixed``: preprocessing in double and the last step in single precision, as trees
+do. ``single``: everything in single precision; for trees only where nothing is computed before them.
+``zeros-as-missing mixed``: for XGBoost behind steps that give sparse matrices.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tailrace.models.formats.onnx.boosters import (
     register,
     unnamed_features,
 )
+from tailrace.models.formats.onnx.double_thresholds import compare_in_double
 from tailrace.models.formats.original import Original, parts_of
 from tailrace.models.inputs import Input
 
@@ -78,7 +79,7 @@ def _precisions(estimator: Any) -> Iterator[tuple[str, Any, bool]]:
 
     trees = bool(boosters(estimator)) or any(hasattr(p, "tree_") for p in parts_of(estimator))
     stepped = isinstance(estimator, Pipeline) and len(estimator.steps) > 1
-    if not trees:
+    if not trees or boosters(estimator) == ["lightgbm"]:
         yield "double", estimator, False
     if stepped:
         cast = CastTransformer(dtype=np.float32)
@@ -118,6 +119,8 @@ def _convert(
             custom_shape_calculators={SimpleImputer: _imputer_shape},
             target_opset=OPERATORS if boosters(estimator) else None,
         )
+    if precision == "double" and boosters(estimator):
+        compare_in_double(model, _only_booster(estimator))
     # The converter keeps the operator sets in a set, whose order is another one in every process.
     operators = sorted(model.opset_import, key=lambda o: str(o.domain))
     del model.opset_import[:]
@@ -132,6 +135,13 @@ def _convert(
         output.name,
         output.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE,
     )
+
+
+def _only_booster(estimator: Any) -> Any:
+    trees = [p for p in parts_of(estimator) if hasattr(p, "booster_") or hasattr(p, "tree_")]
+    if len(trees) != 1:
+        raise NotImplementedError("double precision is for LightGBM's trees alone")
+    return trees[0].booster_
 
 
 def _imputer_shape(operator: Any) -> None:
