@@ -131,8 +131,8 @@ def explain_logged(
 
 def _one(predictions: list[Logged], name: str) -> Logged:
     """What answered comes before what was scored in shadow."""
-    in_order = sorted(predictions, key=lambda each: each.head["role"] == "shadow")
-    return next((each for each in in_order if each.head["prediction_id"] == name), in_order[0])
+    in_order = sorted(predictions, key=lambda each: each.header["role"] == "shadow")
+    return next((each for each in in_order if each.header["prediction_id"] == name), in_order[0])
 
 
 def _manifest(logged: LoggedPredictions, home: Path, model: str, version: int) -> ModelManifestRecord:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.verify.check import Account, AccountProblem, Growing, account, problems_at
 from tailrace.verify.control_facts import ControlFacts
 from tailrace.verify.log import Log, OffsetRange
-from tailrace.verify.prediction_header import Heads
+from tailrace.verify.prediction_header import PredictionHeader, PredictionHeaders
 from tailrace.verify.prediction_names import name_problems
 from tailrace.verify.report import VerifyReport
 
@@ -28,9 +27,11 @@ _NOWHERE = 2**62  # beyond every offset
 class LaneAnswers:
     """What answered which request, by the request's partition and offset."""
 
-    def __init__(self, lane: Lane, heads: Heads, control: ControlFacts, report: VerifyReport) -> None:
+    def __init__(
+        self, lane: Lane, headers: PredictionHeaders, control: ControlFacts, report: VerifyReport
+    ) -> None:
         self._lane = lane
-        self._heads = heads
+        self._headers = headers
         self._control = control
         self._report = report
         self._predicted: dict[Partition, Growing] = defaultdict(Growing)
@@ -40,27 +41,27 @@ class LaneAnswers:
 
     # Reading ---
 
-    def take(self, message: Message) -> dict[str, Any] | None:
-        """Takes a prediction or a dead letter in; gives the head of a prediction that can be read."""
+    def take(self, message: Message) -> PredictionHeader | None:
+        """Takes a prediction or a dead letter in; gives the header of a prediction that can be read."""
         at = Partition(message.topic(), message.partition())
         self._first_kept.setdefault(at, message.timestamp()[1])
         if at.topic == self._lane.dead_letters:
             self._take_letter(message)
             return None
         try:
-            head = self._heads.read(message.value())
+            header = self._headers.read(message.value())
         except BadRecord as bad:
             self._unreadable(message, bad)
             return None
-        names = name_problems(RecordRef.of(message), head, self._control.contracts, self._control.decisions)
+        names = name_problems(RecordRef.of(message), header, self._control.contracts, self._control.decisions)
         self._report.report_problems(names)
-        source = RecordRef(**head["source"])
+        source = RecordRef(**header["source"])
         partition = Partition(source.topic, source.partition)
         if at.topic == self._lane.predictions:
             self._predicted[partition].append(source.offset)
         else:
-            self._shadowed[head["model"], head["version"], partition].append(source.offset)
-        return head
+            self._shadowed[header["model"], header["version"], partition].append(source.offset)
+        return header
 
     def _take_letter(self, message: Message) -> None:
         """Notes which request a dead letter of the scorer's is about."""

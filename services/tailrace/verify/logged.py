@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tailrace.access.own_folders import packages_folder
 from tailrace.avro.codec import Codec
@@ -29,7 +29,7 @@ from tailrace.streaming.backends.kafka.reading import read_at
 from tailrace.streaming.records import Message, RecordRef, TopicPartition
 from tailrace.streaming.watermark_records import mark_time
 from tailrace.verify.log import Log, OffsetRange
-from tailrace.verify.prediction_header import Heads
+from tailrace.verify.prediction_header import PredictionHeader, PredictionHeaders
 
 
 class Span(NamedTuple):
@@ -47,7 +47,7 @@ class Logged(NamedTuple):
     """A prediction and the beginning of its event (see verify/prediction_header.py)."""
 
     message: Message
-    head: Mapping[str, Any]
+    header: PredictionHeader
 
 
 class LoggedPredictions:
@@ -61,7 +61,7 @@ class LoggedPredictions:
     def __init__(self, connection: Connection, model: str | None = None) -> None:
         self._log = Log(connection)
         self.registry = RegistryClient(connection.registry, connection.registry_auth)
-        self._heads = Heads(Codec(self.registry))
+        self._headers = PredictionHeaders(Codec(self.registry))
         self._model = model
         topics = (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS)
         self.control = list(self._log.read(self._log.retained(topics)))
@@ -91,11 +91,11 @@ class LoggedPredictions:
             if mark_time(message) is not None or containing not in (message.value() or b""):
                 continue
             try:
-                head = self._heads.read(message.value())
+                header = self._headers.read(message.value())
             except BadRecord:
                 continue
-            if self._model in (None, head["model"]):
-                yield Logged(message, head)
+            if self._model in (None, header["model"]):
+                yield Logged(message, header)
 
     def by_id(self, name: str, span: Span = ALWAYS) -> list[Logged]:
         """Those with this prediction id, or of the request with this id.
@@ -104,7 +104,7 @@ class LoggedPredictions:
             UsageError: there is none.
         """
         containing = self.read(span, name.encode())
-        events = [e for e in containing if name in (e.head["prediction_id"], e.head["request_id"])]
+        events = [e for e in containing if name in (e.header["prediction_id"], e.header["request_id"])]
         if not events:
             raise UsageError(
                 f"no prediction with the id {name!r}, nor of a request with it, is retained"

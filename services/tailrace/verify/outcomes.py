@@ -26,6 +26,7 @@ from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import Message, RecordRef
 from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.verify.check import AccountProblem, differences
+from tailrace.verify.prediction_header import PredictionHeader
 from tailrace.verify.stored_times import LoggedTimes
 
 Hashes = NDArray[np.int64]
@@ -47,7 +48,7 @@ def _record_schema(name: str, **types: Any) -> dict[str, Any]:
 _TEXTS = dict.fromkeys(("prediction_id", "request_id", "key"), "string")
 _SOURCE = _record_schema("Source", topic="string", partition="int", offset="long")
 # The first fields of every prediction: what is read of the one that an outcome nests.
-_HEAD = fastavro.parse_schema(_record_schema("Head", **_TEXTS, event_time="long", source=_SOURCE))
+_HEADER = fastavro.parse_schema(_record_schema("Head", **_TEXTS, event_time="long", source=_SOURCE))
 
 
 class _Kept(NamedTuple):
@@ -85,7 +86,7 @@ class LaneOutcomes:
         self._lane, self._contracts, self._codec, self._fetch = lane, contracts, codec, fetch
         self._times = times
         self._predictions_topics = (lane.predictions, lane.shadow_predictions)
-        self._heads: dict[int, Any] = {}
+        self._headers: dict[int, Any] = {}
         self._outcomes, self._predictions = array("q"), array("q")
         self._truth = {lane.labels: array("q"), lane.actions: array("q")}
         self._json: dict[tuple[str, Kind], JsonInput] = {}
@@ -116,13 +117,13 @@ class LaneOutcomes:
             detail = f"{about} names a champion's answer to another request"
             yield AccountProblem("outcome-misnamed", *at, detail)
 
-    def prediction(self, message: Message, head: Mapping[str, Any]) -> None:
+    def prediction(self, message: Message, header: PredictionHeader) -> None:
         """Takes a prediction in, whose first fields are known."""
         at = RecordRef.of(message)
         shadow = at.topic == self._lane.shadow_predictions
         place = 2 * _packed(at.partition, at.offset) + shadow
         content = hash((message.value() or b"")[HEADER.size :])
-        self._predictions.extend((_hashed(head["prediction_id"]), place, content))
+        self._predictions.extend((_hashed(header["prediction_id"]), place, content))
 
     def truth(self, message: Message) -> None:
         """Takes a label or an action in. One that cannot be read has no outcome either."""
@@ -153,20 +154,20 @@ class LaneOutcomes:
         return self._json[key]
 
     def _read(self, value: bytes | None) -> tuple[dict[str, Any], bytes]:
-        """An outcome's own fields and the head of its prediction; the prediction's bytes."""
+        """An outcome's own fields and the header of its prediction; the prediction's bytes."""
         schema_id = read_schema_id(value)
         assert value is not None
-        if schema_id not in self._heads:
-            self._heads[schema_id] = self._own_fields(schema_id)
+        if schema_id not in self._headers:
+            self._headers[schema_id] = self._own_fields(schema_id)
         buffer = io.BytesIO(value)
         buffer.seek(HEADER.size)
         try:
-            own: Any = fastavro.schemaless_reader(buffer, self._heads[schema_id], None)
+            own: Any = fastavro.schemaless_reader(buffer, self._headers[schema_id], None)
             start = buffer.tell()
-            head = fastavro.schemaless_reader(buffer, _HEAD, None)
+            header = fastavro.schemaless_reader(buffer, _HEADER, None)
         except Exception as error:
             raise BadRecord("corrupt", f"no outcome can be read: {error!r}") from error
-        return {**own, "prediction": head}, value[start:]
+        return {**own, "prediction": header}, value[start:]
 
     def _own_fields(self, schema_id: int) -> Any:
         schema = self._codec.writer_schema(schema_id)

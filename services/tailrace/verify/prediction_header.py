@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import fastavro
 
@@ -14,7 +14,35 @@ from tailrace.errors import BadRecord
 _LAST = "served_cause"
 
 
-class Heads:
+class Source(TypedDict):
+    """The request's coordinates."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class PredictionHeader(TypedDict):
+    """The first fields of a prediction event, up to who answered and why, as `prediction_schema` describes them."""
+
+    prediction_id: str
+    request_id: str
+    key: str
+    event_time: int
+    source: Source
+    model: str
+    version: int
+    artifact_digest: str
+    contract_digest: str
+    rollout_revision: int
+    runtime: dict[str, str]
+    role: str
+    arm: str | None
+    served_by: str
+    served_cause: str | None
+
+
+class PredictionHeaders:
     """Decodes prediction events as far as their field ``served_cause``.
 
     Avro has no field headers: a record's first fields can be read by a schema that ends after them.
@@ -24,7 +52,7 @@ class Heads:
         self._codec = codec
         self._schemas: dict[int, Any] = {}
 
-    def read(self, value: bytes | None) -> dict[str, Any]:
+    def read(self, value: bytes | None) -> PredictionHeader:
         """The event's fields from ``prediction_id`` to ``served_cause``.
 
         Raises:
@@ -38,11 +66,11 @@ class Heads:
         buffer = io.BytesIO(value)
         buffer.seek(HEADER.size)
         try:
-            head = fastavro.schemaless_reader(buffer, self._schemas[schema_id], None)
+            header = fastavro.schemaless_reader(buffer, self._schemas[schema_id], None)
         except Exception as error:
             raise BadRecord("corrupt", f"no prediction event can be read: {error!r}") from error
-        assert isinstance(head, dict)
-        return head
+        assert isinstance(header, dict)
+        return cast("PredictionHeader", header)
 
     def _head(self, schema_id: int) -> Any:
         schema = self._codec.writer_schema(schema_id)

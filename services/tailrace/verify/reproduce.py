@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +16,7 @@ from tailrace.models.package.fingerprint import runtime_versions
 from tailrace.models.package.open import known_to
 from tailrace.streaming.records import RecordRef
 from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, messages_at, packages
+from tailrace.verify.prediction_header import PredictionHeader
 from tailrace.verify.rescore import Rescored, Rescorer, is_here
 
 AT_ONCE = 10_000
@@ -51,7 +52,7 @@ class Different(NamedTuple):
     """A prediction that does not come to the same; ``differing`` as ``field: logged / again``."""
 
     prediction: RecordRef
-    head: Mapping[str, Any]
+    header: PredictionHeader
     differing: list[str]
     why: str
 
@@ -76,19 +77,21 @@ class Reproduced:
         return not (self.total.different or self.total.unanswered)
 
     def take(self, rescored: Rescored, differing: list[str], why: str) -> None:
-        head = rescored.head
-        group = _Group(head["model"], head["version"], head["role"], tuple(sorted(head["runtime"].items())))
+        header = rescored.header
+        group = _Group(
+            header["model"], header["version"], header["role"], tuple(sorted(header["runtime"].items()))
+        )
         counts = self.groups.setdefault(group, RescoringCounts())
         if why:
             counts.unanswered += 1
         elif differing:
             counts.different += 1
-        elif rescored.equal or is_here(head):
+        elif rescored.equal or is_here(header):
             counts.equal += 1
         else:
             counts.near += 1
         if (why or differing) and len(self.different) < _SHOWN:
-            self.different.append(Different(RecordRef.of(rescored.message), head, differing, why))
+            self.different.append(Different(RecordRef.of(rescored.message), header, differing, why))
 
     def as_dict(self) -> dict[str, Any]:
         """The form that ``--json`` prints; ``elsewhere`` is what differs from the CPU and libraries here."""
@@ -113,9 +116,9 @@ class Reproduced:
             "differing": [
                 {
                     "prediction": str(each.prediction),
-                    "prediction_id": each.head["prediction_id"],
-                    "request_id": each.head["request_id"],
-                    "version": each.head["version"],
+                    "prediction_id": each.header["prediction_id"],
+                    "request_id": each.header["request_id"],
+                    "version": each.header["version"],
                     "fields": each.differing,
                     "why": each.why or None,
                 }

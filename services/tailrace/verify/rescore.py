@@ -33,7 +33,7 @@ from tailrace.streaming.inline_executor import Inline
 from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.time_source import SystemClock
 from tailrace.verify.check import AccountProblem, differences
-from tailrace.verify.prediction_header import Heads
+from tailrace.verify.prediction_header import PredictionHeader, PredictionHeaders
 from tailrace.verify.received import received
 
 _MOST_PROCESSORS = 8
@@ -67,12 +67,12 @@ class Sample:
 class Rescored(NamedTuple):
     """A logged prediction and what its request comes to now.
 
-    ``head`` is the beginning of the event (see prediction_header.py); ``again`` is None where there is no answer now,
+    ``header`` is the beginning of the event (see prediction_header.py); ``again`` is None where there is no answer now,
     and ``why`` says why.
     """
 
     message: Message
-    head: Mapping[str, Any]
+    header: PredictionHeader
     again: Record | None
     why: str = ""
 
@@ -119,7 +119,7 @@ class Rescorer:
     ) -> None:
         self._records, self._registry = records, records.registry
         self._codec = Codec(records.registry)
-        self._heads = Heads(self._codec)
+        self._headers = PredictionHeaders(self._codec)
         self._control, self._open_version, self._verify = control, open_version, verify
         self._refused: dict[tuple[str, int], str] = {}
         self._tolerances: dict[str, Tolerance] = {}
@@ -132,7 +132,7 @@ class Rescorer:
         read = []
         for message in predictions:
             try:
-                read.append((message, self._heads.read(message.value())))
+                read.append((message, self._headers.read(message.value())))
             except BadRecord as bad:
                 yield _problem(message, str(bad))
         for rescored in self.again(read, requests):
@@ -143,21 +143,21 @@ class Rescorer:
                 yield _problem(rescored.message, "scored again: " + "; ".join(differing))
 
     def again(
-        self, predictions: Sequence[tuple[Message, Mapping[str, Any]]], requests: FindRequests
+        self, predictions: Sequence[tuple[Message, PredictionHeader]], requests: FindRequests
     ) -> Iterator[Rescored]:
         """Scores again, all at once that were answered under the same contract and rollout revision.
 
         A request that is no longer retained is taken from the event, which holds it as it was received.
 
         Args:
-            predictions: messages of predictions topics with their heads (see verify/prediction_header.py).
+            predictions: messages of predictions topics with their headers (see verify/prediction_header.py).
         """
-        groups: dict[_Named, list[tuple[Message, Mapping[str, Any]]]] = {}
-        for message, head in predictions:
-            role: Role = "shadow" if head["role"] == "shadow" else "champion"
-            what = head["model"], head["contract_digest"], head["rollout_revision"]
-            groups.setdefault(_Named(role, *what, head["served_cause"] or ""), []).append((message, head))
-        logged = requests([RecordRef(**head["source"]) for _, head in predictions])
+        groups: dict[_Named, list[tuple[Message, PredictionHeader]]] = {}
+        for message, header in predictions:
+            role: Role = "shadow" if header["role"] == "shadow" else "champion"
+            what = header["model"], header["contract_digest"], header["rollout_revision"]
+            groups.setdefault(_Named(role, *what, header["served_cause"] or ""), []).append((message, header))
+        logged = requests([RecordRef(**header["source"]) for _, header in predictions])
         for named, events in sorted(groups.items()):
             yield from self._with_or_without_previous(named, events, logged)
 
@@ -191,14 +191,14 @@ class Rescorer:
     def _with_or_without_previous(
         self,
         named: _Named,
-        events: Sequence[tuple[Message, Mapping[str, Any]]],
+        events: Sequence[tuple[Message, PredictionHeader]],
         requests: Mapping[RecordRef, Message],
     ) -> Iterator[Rescored]:
         """A fallback asks the previous version if that is opened, and not quarantined, which the log does not say: what
         does not come to the same with it may without.
         """
         rescored = list(self._group(named, events, requests))
-        unequal = [(each.message, each.head) for each in rescored if named.cause and not each.equal]
+        unequal = [(each.message, each.header) for each in rescored if named.cause and not each.equal]
         if unequal:
             others = self._group(named._replace(alone=True), unequal, requests)
             without = {RecordRef.of(each.message): each for each in others if each.equal}
@@ -208,13 +208,13 @@ class Rescorer:
     def _group(
         self,
         named: _Named,
-        events: Sequence[tuple[Message, Mapping[str, Any]]],
+        events: Sequence[tuple[Message, PredictionHeader]],
         requests: Mapping[RecordRef, Message],
     ) -> Iterator[Rescored]:
         asked: dict[RecordRef, Message] = {}
         unreadable: dict[RecordRef, str] = {}
-        for message, head in events:
-            source = RecordRef(**head["source"])
+        for message, header in events:
+            source = RecordRef(**header["source"])
             try:
                 asked[source] = requests.get(source) or received(message, self._codec, self._registry)
             except BadRecord as bad:
@@ -227,20 +227,23 @@ class Rescorer:
         asked_for: dict[tuple[str, RecordRef, int], Record] = {}
         why = unreadable | {RecordRef.of(d.message): f"{d.code}: {d.reason}" for d in output.dead_letters}
         paused = "; ".join(sorted({partition.reason for partition in output.paused.values()}))
-        for message, head in events:
-            source = RecordRef(**head["source"])
-            name = prediction_id(head["role"], source, head["version"]).encode()
+        for message, header in events:
+            source = RecordRef(**header["source"])
+            name = prediction_id(header["role"], source, header["version"]).encode()
             again = by_id.get((message.topic(), name))
             if again is None:  # another role's, perhaps
                 asked_for = asked_for or self._by_source(events_again)
-                again = asked_for.get((message.topic(), source, head["version"]))
-            refused = self._refused.get((named.model, head["version"]), "it does not answer")
-            nothing = why.get(source) or paused or f"version {head['version']}: {refused}"
-            yield Rescored(message, head, again, "" if again else nothing)
+                again = asked_for.get((message.topic(), source, header["version"]))
+            refused = self._refused.get((named.model, header["version"]), "it does not answer")
+            nothing = why.get(source) or paused or f"version {header['version']}: {refused}"
+            yield Rescored(message, header, again, "" if again else nothing)
 
     def _by_source(self, records: Sequence[Record]) -> dict[tuple[str, RecordRef, int], Record]:
-        read = [(record, self._heads.read(record.value)) for record in records]
-        return {(record.topic, RecordRef(**head["source"]), head["version"]): record for record, head in read}
+        read = [(record, self._headers.read(record.value)) for record in records]
+        return {
+            (record.topic, RecordRef(**header["source"]), header["version"]): record
+            for record, header in read
+        }
 
     def _processor(self, named: _Named) -> ScoringProcessor:
         """The scorer's processor as of then; those used last are kept."""

@@ -27,7 +27,7 @@ from tailrace.verify.lane_answers import SCORER, LaneAnswers
 from tailrace.verify.log import Log, OffsetRange
 from tailrace.verify.logged import messages_at, packages
 from tailrace.verify.outcomes import LaneOutcomes
-from tailrace.verify.prediction_header import Heads
+from tailrace.verify.prediction_header import PredictionHeaders
 from tailrace.verify.report import VerifyReport
 from tailrace.verify.rescore import Rescorer, Sample
 from tailrace.verify.rows import StoredRows
@@ -72,7 +72,7 @@ class Verification:
         self._connection = connection
         self._log = Log(connection)
         self._codec = Codec(registry)
-        self._heads = Heads(self._codec)
+        self._headers = PredictionHeaders(self._codec)
         self._home = home or connection.home or home_dir()
         self._records = ControlRecords.of_home(registry, self._home)
         self._model, self._group, self._wait_s = model, group, wait_s
@@ -137,14 +137,14 @@ class Verification:
         outcomes = LaneOutcomes(
             lane, contracts, self._codec, partial(messages_at, self._connection), self._times
         )
-        answers = LaneAnswers(lane, self._heads, control, report)
+        answers = LaneAnswers(lane, self._headers, control, report)
 
         def take_answer(message: Message) -> None:
-            head = answers.take(message)
-            if head is not None:
+            header = answers.take(message)
+            if header is not None:
                 self._sample.offer(message)
-                self._times.take(message, event_time=head["event_time"])
-                outcomes.prediction(message, head)
+                self._times.take(message, event_time=header["event_time"])
+                outcomes.prediction(message, header)
 
         def take_asked(message: Message) -> None:
             if message.topic() != lane.requests:

@@ -78,8 +78,8 @@ class World:
                 if topic == LANE.outcomes:
                     problems += outcomes.outcome(message)
                 elif topic in (LANE.predictions, LANE.shadow_predictions):
-                    head = self.codec.decode(message.value()).record
-                    outcomes.prediction(message, head)
+                    header = self.codec.decode(message.value()).record
+                    outcomes.prediction(message, header)
                 else:
                     outcomes.truth(message)
         problems += outcomes.problems(lows or {})
