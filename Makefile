@@ -51,7 +51,7 @@ types: setup  ## mypy, strict
 
 # tests/support/needs.py says what is slow; ruff, import-linter and mypy are, and have targets of their own.
 test-fast: setup  ## unit, contract and static tests, without those marked slow
-	$(BIN)/python -m pytest -m "not slow" tests/unit tests/contract tests/static
+	$(BIN)/python -m pytest -n 2 -m "not slow" tests/unit tests/contract tests/static
 
 # What is left at the end stands in files and lines; a test that fails does not keep it back.
 coverage: setup  ## what no unit, contract or simulation test touches
