@@ -24,6 +24,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _WESTERN = "cp1252"
+_NOT_WESTERN = b"\x81\x8d\x8f\x90\x9d"
+"""Bytes that windows-1252 has no letter for."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,6 @@ def _unpack(packed: Path, to: Path) -> None:
 
 def _look(source: Path, path: Path, encoding: str) -> _Look:
     decoder = codecs.getincrementaldecoder(encoding)()
-    western = codecs.getincrementaldecoder(_WESTERN)()
     bad_line = null_line = 0
     is_western, lines, crs, lfs, pairs, before = True, 1, 0, 0, 0, b""
     for chunk in _chunks(source):
@@ -170,11 +171,8 @@ def _look(source: Path, path: Path, encoding: str) -> _Look:
                 decoder.decode(chunk)
             except UnicodeDecodeError as error:
                 bad_line = lines + error.object[: error.start].count(b"\n")
-        if bad_line and is_western:
-            try:
-                western.decode(chunk)
-            except UnicodeDecodeError:
-                is_western = False
+        # In each chunk: what is UTF-8 up to the line that is not is read as windows-1252, too.
+        is_western = is_western and not any(byte in chunk for byte in _NOT_WESTERN)
         if not null_line and (at := chunk.find(0)) >= 0:
             null_line = lines + chunk[:at].count(b"\n")
         lines += chunk.count(b"\n")

@@ -217,6 +217,9 @@ def _line(text: Path, position: int) -> int:
     """The number of the line, from 1, in which a byte is."""
     with text.open("rb") as file:
         before = file.read(max(position - 1, 0))
+        # DuckDB has a line begin between the two characters of the end before it.
+        if before.endswith(b"\r") and file.read(1) == b"\n":
+            before += b"\n"
     return (before.count(b"\n") or before.count(b"\r")) + 1
 
 

@@ -119,13 +119,18 @@ def read_instants(texts: pl.Series, form: str) -> pl.Series:
     return _read_pattern(texts, form)
 
 
-def refuse_implausible(times: pl.Series, texts: pl.Series, what: str) -> None:
-    """Raises TailraceError where a time is before 1900 or after 2199, with its value."""
+def refuse_implausible(times: pl.Series, texts: pl.Series, what: str, rows: pl.Series | None = None) -> None:
+    """Raises TailraceError where a time is before 1900 or after 2199, with its value.
+
+    Args:
+        rows: each one's row of the file, from 0, where they are not all of its rows.
+    """
     wrong = ((times < EARLIEST) | (times >= LATEST)).fill_null(value=False)
     if wrong.any():
-        row = wrong.arg_max() or 0
+        at = wrong.arg_max() or 0
+        row = at if rows is None else rows[at]
         raise TailraceError(
-            f"{what}: row {row + 1}: {texts[row]!r} would lie before 1900 or after 2199 ({wrong.sum()} such rows): "
+            f"{what}: row {row + 1}: {texts[at]!r} would lie before 1900 or after 2199 ({wrong.sum()} such rows): "
             "say how it is written with --time-format, or leave such rows out with --where"
         )
 

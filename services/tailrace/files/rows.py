@@ -221,7 +221,7 @@ class _RowReader:
             if form != ISO
             else "is not a time as 1996-05-07T00:00:00Z, or of one format that is known",
         )
-        refuse_implausible(times, texts, f"{self._table.path}: column {column!r}")
+        refuse_implausible(times, texts, f"{self._table.path}: column {column!r}", self._rows)
         return times.alias(name)
 
     def _target(self) -> pl.Series:

@@ -55,6 +55,7 @@ async def _by_http(request: Request) -> AsyncIterator[bytes]:
         async for piece in request.stream():
             if piece:
                 yield frames(piece)
+        frames.end()
     except _CORRUPT as error:
         raise engine_error(encoding.code, f"the body is no valid {name}: {error}", encoding.error) from None
 
@@ -65,15 +66,25 @@ class _Frames:
     def __init__(self, decompressor: Callable[[], Any]) -> None:
         self._new = decompressor
         self._frame = decompressor()
+        self._is_begun = False
 
     def __call__(self, piece: bytes) -> bytes:
         plain = bytearray()
+        self._is_begun = True
         while piece:
             if self._frame.eof:
                 self._frame = self._new()
             plain += self._frame.decompress(piece)
             piece = self._frame.unused_data if self._frame.eof else b""
         return bytes(plain)
+
+    def end(self) -> None:
+        """
+        Raises:
+            EOFError: the stream ends within a frame.
+        """
+        if self._is_begun and not self._frame.eof:
+            raise EOFError("it ends too early")
 
 
 class _Encoding(NamedTuple):

@@ -261,12 +261,12 @@ def values_of(kind: str) -> _Values:
     if name.startswith("Interval"):
         return _Fixed(8)
     if name in _MADE:
-        return _MADE[name](_parts(inside))
+        return _MADE[name](parts_of(inside))
     raise UnknownType(kind)
 
 
-def _parts(inside: str) -> list[str]:
-    """The parts between commas that stand in no bracket."""
+def parts_of(inside: str) -> list[str]:
+    """The parts of a list of types, between commas that stand in no bracket and no quotes."""
     parts, depth = [""], 0
     for part in _PART.findall(inside):
         depth += (part == "(") - (part == ")")

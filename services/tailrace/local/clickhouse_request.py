@@ -19,6 +19,7 @@ from starlette.requests import Request
 from tailrace.local.clickhouse_bodies import unpacked
 from tailrace.local.clickhouse_engine import ExternalTable, Session
 from tailrace.local.clickhouse_errors import engine_error
+from tailrace.local.clickhouse_native import parts_of
 from tailrace.local.clickhouse_refused import NO_SESSION
 
 BAD_ARGUMENTS = 36
@@ -145,7 +146,7 @@ def _table(name: str, data: bytes, described: Mapping[str, str]) -> ExternalTabl
     if not _NAME.fullmatch(name):
         raise engine_error(BAD_ARGUMENTS, f"{name!r} is no name of external data", "BAD_ARGUMENTS")
     if types and not structure:
-        structure = ", ".join(f"_{number} {kind}" for number, kind in enumerate(_split(types), 1))
+        structure = ", ".join(f"_{number} {kind}" for number, kind in enumerate(parts_of(types), 1))
     if not structure:
         raise engine_error(
             BAD_ARGUMENTS,
@@ -153,18 +154,6 @@ def _table(name: str, data: bytes, described: Mapping[str, str]) -> ExternalTabl
             "BAD_ARGUMENTS",
         )
     return ExternalTable(name, structure, data_format or "TabSeparated", data)
-
-
-def _split(types: str) -> list[str]:
-    """The parts between commas that stand in no bracket."""
-    parts, depth = [""], 0
-    for character in types:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts]
 
 
 async def _whole(pieces: AsyncIterator[bytes]) -> bytes:

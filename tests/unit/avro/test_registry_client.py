@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -20,6 +21,7 @@ class Server(HTTPServer):
 
     answer: tuple[int, bytes] = (200, b"{}")
     missing = 0  # bytes promised and not sent
+    location = ""
     asked: list[tuple[str, str, dict[str, str], bytes]]
 
     @property
@@ -36,6 +38,8 @@ class _Handler(BaseHTTPRequestHandler):
         status, content = server.answer
         self.send_response(status)
         self.send_header("Content-Length", str(len(content) + server.missing))
+        if server.location:
+            self.send_header("Location", server.location)
         self.end_headers()
         self.wfile.write(content)
 
@@ -44,14 +48,20 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: Any) -> None: ...
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@contextmanager
+def serving() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), _Handler) as server:
         server.asked = []
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
         server.shutdown()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
 
 
 def error(code: int) -> bytes:
@@ -160,3 +170,13 @@ def test_a_credential_that_is_refused_is_read_anew_and_sent_once_more(server: Se
     with pytest.raises(TailraceError, match="tailrace env"):
         client.latest("s")
     assert len(server.asked) == 1, "what was refused is not sent again"
+
+
+def test_the_password_stays_where_it_was_addressed_to(server: Server) -> None:
+    with serving() as other:
+        other.answer = (200, b'{"schema": "\\"long\\""}')
+        server.answer, server.location = (302, b""), f"{other.url}/schemas/ids/7"
+        assert RegistryClient(server.url, "user:secret").schema(7) == "long"
+    [(_, _, first, _)], [(_, _, second, _)] = server.asked, other.asked
+    assert first["Authorization"] == "Basic " + base64.b64encode(b"user:secret").decode()
+    assert "Authorization" not in second

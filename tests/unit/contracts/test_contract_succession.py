@@ -8,9 +8,10 @@ import pytest
 
 from tailrace.contracts.language.diff import changes
 from tailrace.contracts.language.load import load_contract
-from tailrace.contracts.problems import ContractError
-from tailrace.contracts.state.contracts import Contracts
-from tailrace.contracts.succession import check_succession
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.problems import ContractError, Violation
+from tailrace.contracts.state.contracts import HOLD, Contracts
+from tailrace.contracts.succession import VersionInService, check_succession
 from tailrace.control.apply import ApplyPlan, plan
 
 BASE = """\
@@ -264,3 +265,48 @@ def test_files_of_one_call_are_checked_against_each_other(tmp_path: Path) -> Non
     )
     with pytest.raises(ContractError, match="shares the lane 'shared'"):
         plan(files, Contracts())
+
+
+# --- changes that wait for a version
+
+
+def in_service(role: str) -> dict[str, list[VersionInService]]:
+    """Version 7 serves under a bound of 0 and no other."""
+
+    def misfits(contract: ModelContract) -> list[Violation]:
+        path = ("features", "a", "min")
+        return [] if contract.features["a"].min == 0 else [Violation(path, "another bound", "leave it")]
+
+    return {"m": [VersionInService(7, role, misfits)]}
+
+
+@pytest.mark.parametrize(
+    ("role", "waits"),
+    [("champion", True), ("canary", True), ("arm", True), ("previous", False), ("shadow", False)],
+)
+def test_a_change_waits_for_versions_that_answer_and_for_no_other(
+    role: str, waits: bool, tmp_path: Path
+) -> None:
+    contracts = Contracts()
+    contracts.apply(planned(BASE, 0).record("ann", 1))
+    files = write(tmp_path, m=BASE.replace("min: 0", "min: 1"))
+    with pytest.raises(ContractError, match=rf"version 7 \({role}\) could not serve: another bound"):
+        plan(files, contracts, in_service(role))
+    [change] = plan(files, contracts, in_service(role), when_published=True)
+    assert change.unfit == [f"version 7 ({role}): another bound"]
+    assert (change.is_held, change.is_needed) == (waits, True)
+    assert change.record("ann", 2).get("step") == (HOLD if waits else None)
+
+
+def test_a_change_that_is_held_may_be_applied_again_and_another_one_may_not(tmp_path: Path) -> None:
+    contracts = Contracts()
+    contracts.apply(planned(BASE, 0).record("ann", 1))
+    files = write(tmp_path, m=BASE.replace("min: 0", "min: 1"))
+    [change] = plan(files, contracts, in_service("champion"), when_published=True)
+    assert not contracts.apply(change.record("ann", 2))
+    [again] = plan(files, contracts, in_service("champion"))
+    assert (again.is_held, again.was_held, again.is_needed) == (True, True, False)
+    [fits] = plan(files, contracts, {})
+    assert (fits.is_held, fits.was_held, fits.is_needed) == (False, True, True)
+    with pytest.raises(ContractError, match="another bound"):
+        plan(write(tmp_path, m=BASE.replace("min: 0", "min: 2")), contracts, in_service("champion"))

@@ -31,6 +31,8 @@ from tailrace.files.instants import find_format, format_time, read_instants, ref
         (["1767225600"], "epoch-seconds", "2026-01-01T00:00:00Z"),
         (["1767225600.25"], "epoch-seconds", "2026-01-01T00:00:00.250Z"),
         (["1767225600000"], "epoch-milliseconds", "2026-01-01T00:00:00Z"),
+        (["202601011230"], "%Y%m%d%H%M", "2026-01-01T12:30:00Z"),
+        (["978307200000"], "epoch-milliseconds", "2001-01-01T00:00:00Z"),  # no day of the year 9783
         (["1767225600000000"], "epoch-microseconds", "2026-01-01T00:00:00Z"),
         (["1767225600000000001"], "epoch-nanoseconds", "2026-01-01T00:00:00Z"),
     ],

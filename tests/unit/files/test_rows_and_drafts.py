@@ -117,6 +117,12 @@ def test_a_cell_of_another_type_is_named(tmp_path: Path, was: str, is_: str, com
         rows(tmp_path, ROWS.replace(was, is_, 1))
 
 
+def test_a_time_that_cannot_be_is_named_by_its_row_of_the_file(tmp_path: Path) -> None:
+    text = ROWS.replace("2024-01-01T00:01:00Z,9", "1895-01-01T00:00:00Z,9")
+    with pytest.raises(TailraceError, match="row 3: '1895-01-01T00:00:00Z' would lie before 1900"):
+        rows(tmp_path, text, where="customer >= 8")
+
+
 def test_a_missing_column_is_named_unless_it_is_context(tmp_path: Path) -> None:
     with pytest.raises(TailraceError, match="has no column 'count'; did you mean 'county'"):
         rows(tmp_path, ROWS.replace("count", "county"))
@@ -320,6 +326,15 @@ def test_reserved_names_are_changed_and_request_ids_are_kept(tmp_path: Path) -> 
     frame = read_rows(tmp_path / "f.csv", written.mapping, written.contract)
     assert frame["request_id"].to_list() == [f"r{i}" for i in range(9)]
     assert frame["value_2"].to_list() == list(range(9))
+
+
+def test_a_column_called_event_time_leaves_that_name_to_the_event_time(tmp_path: Path) -> None:
+    text = "event_time,y\n" + "".join(f"{i * 7 % 10},{i % 2}\n" for i in range(10))
+    written = drafted(tmp_path, "y", text)
+    assert list(written.contract.features) == ["event_time_2"]
+    frame = read_rows(tmp_path / "f.csv", written.mapping, written.contract)
+    assert frame["event_time_2"].to_list() == [i * 7 % 10 for i in range(10)]
+    assert frame["event_time"].is_sorted()
 
 
 def test_a_file_without_times_ends_about_now(tmp_path: Path) -> None:

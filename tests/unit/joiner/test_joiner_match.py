@@ -130,6 +130,16 @@ def test_of_several_requests_of_one_id_each_has_the_labels_of_its_time() -> None
     assert early.fate == MATCHED
 
 
+def test_what_is_wrong_with_a_label_is_said_in_whatever_order_the_predictions_came() -> None:
+    rules = {"c": RULES._replace(tolerance=10)}
+    for times in ((50, -45), (-45, 50)):
+        early = feedback(60, time=30)  # before the one request, and after the horizon of the other
+        request = Request([], [early])
+        for time in times:
+            add_prediction(request, prediction(time, name=b"%d" % time), rules)
+        assert early.fate == BEFORE_REQUEST
+
+
 def test_what_is_known_when() -> None:
     (early,) = fold(prediction(50), [feedback(20)], RULES)
     (late,) = fold(prediction(50), [feedback(80)], RULES)

@@ -20,6 +20,7 @@ COLUMNS = {
     "Enum8('a, (' = 1, 'it\\'s' = 2)": b"\x01",
     "FixedString(3)": b"ab\0",
     "Nullable(String)": b"\0\x01x",
+    "Array(LowCardinality(String))": WORD(1) + WORD(0),
     "Array(Array(UInt8))": WORD(2) + WORD(1) + WORD(3) + b"\x01\x02\x03",
     "Map(LowCardinality(String), Nullable(Float64))": (
         WORD(1)

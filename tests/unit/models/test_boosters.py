@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType
 from sklearn.pipeline import make_pipeline
@@ -118,6 +120,46 @@ def test_thresholds_of_another_booster_are_refused() -> None:
     model = convert_sklearn(fitted, initial_types=inputs, target_opset=OPERATORS)
     with pytest.raises(NotImplementedError, match="is none of the booster's"):
         compare_in_double(model, other.booster_)
+
+
+@pytest.mark.parametrize("others", [[], [("<=", 0)], [("==", 1)], [("<=", 1)]])
+def test_a_threshold_is_the_booster_s_only_one_that_is_the_same_in_single_precision(others: Any) -> None:
+    """Of the booster's tree, which branches at 0.1, further nodes: how each compares, and which feature."""
+    inner: dict[str, Any] = {"leaf_value": 0.0}
+    for compares, feature in others:
+        inner = _branch(compares, feature, 0.1 + 1e-12, inner)
+    tree = _branch("<=", 1, 0.1, inner)
+    booster: Any = SimpleNamespace(dump_model=lambda: {"tree_info": [{"tree_structure": tree}]})
+    modes = ["BRANCH_LEQ", "LEAF", "LEAF"]
+    single = float(np.float32(0.1))
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        nodes_treeids=[0, 0, 0],
+        nodes_featureids=[1, 0, 0],
+        nodes_values=[single, 0.0, 0.0],
+        nodes_modes=modes,
+    )
+    model = helper.make_model(helper.make_graph([node], "g", [], []))
+    if others == [("<=", 1)]:
+        with pytest.raises(NotImplementedError, match="or two in single precision"):
+            compare_in_double(model, booster)
+        return
+    compare_in_double(model, booster)
+    [values] = [a.t for a in model.graph.node[0].attribute if a.name == "nodes_values_as_tensor"]
+    assert numpy_helper.to_array(values).tolist() == [0.1, 0.0, 0.0]
+
+
+def _branch(compares: str, feature: int, threshold: float, left: dict[str, Any]) -> dict[str, Any]:
+    right = {"leaf_value": 1.0}
+    return {
+        "decision_type": compares,
+        "split_feature": feature,
+        "threshold": threshold,
+        "left_child": left,
+        "right_child": right,
+    }
 
 
 @pytest.mark.parametrize("parameters", [{"booster": "dart"}, {"booster": "gblinear"}])

@@ -103,6 +103,20 @@ def test_the_column_that_is_served_otherwise_is_named_among_others() -> None:
         build_package(fitted, x, y, both)
 
 
+@pytest.mark.parametrize("missing", ["reject", "impute"])
+def test_rows_that_no_model_will_see_say_nothing_against_or_for_it(missing: str) -> None:
+    x, y = coded()
+    x = x.assign(a=np.arange(len(x), dtype=float))
+    both = contract(f'{{a: {{type: number, missing: {missing}}}, r: {{categories: ["1", "2", "3"]}}}}')
+    encoder = ColumnTransformer(
+        [("r", OneHotEncoder(handle_unknown="ignore"), ["r"])], remainder="passthrough"
+    )
+    fitted = make_pipeline(encoder, LogisticRegression(max_iter=5_000)).fit(x, y)
+    x.loc[::4, "a"] = np.nan  # which it does not take
+    with pytest.raises(TailraceError, match=r"^r is \d in X where requests bring '\d'"):
+        build_package(fitted, x, y, both)
+
+
 def test_columns_that_are_chosen_by_their_type_stay_those_of_the_fit() -> None:
     x, y = rows()
     x = (x * 100).round().astype("int64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace as NodeArg
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.onnx import to_onnx as forms
 from tailrace.models.formats.onnx.classes import classes_of
 from tailrace.models.formats.onnx.labels import class_labels
-from tailrace.models.formats.onnx.outputs import OutputChoice
+from tailrace.models.formats.onnx.outputs import OutputChoice, label_output
 from tailrace.models.formats.original import Original
 from tailrace.models.inputs import Input
 from tailrace.models.package.build import build_from_onnx
@@ -130,3 +131,20 @@ def test_inputs_may_be_called_as_the_data_file_has_them() -> None:
         built = build_from_onnx(made.SerializeToString(), frame, y, contract(), mapping=mapping)
         assert [(i.name, i.called) for i in built.manifest.inputs] == [("a", "Monthly Charges")]
         assert built.manifest.holdout.metrics["auc"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "label"),
+    [
+        (["tensor(float)"], None),
+        (["tensor(float)", "tensor(int64)"], "o1"),
+        (["tensor(string)", "tensor(float)"], "o0"),
+        (
+            ["tensor(int64)", "tensor(string)", "tensor(float)"],
+            None,
+        ),  # which of them is the class nobody says
+    ],
+)
+def test_a_row_s_class_is_in_the_one_output_that_may_hold_it(kinds: list[str], label: str | None) -> None:
+    outputs = [NodeArg(name=f"o{number}", type=kind, shape=[None]) for number, kind in enumerate(kinds)]
+    assert label_output(outputs) == label

@@ -9,7 +9,17 @@ from tests.unit.rollout.test_rollout_logic import Desk
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records import lanes
-from tailrace.contracts.state.contracts import HOLD, RELEASE, WITHDRAW, AppliedContract, record_of
+from tailrace.contracts.state.contracts import (
+    HOLD,
+    RELEASE,
+    WITHDRAW,
+    AppliedContract,
+    Contracts,
+    record_of,
+)
+from tailrace.models.catalog import Catalog
+from tailrace.models.rollout_state.fold import RolloutState
+from tailrace.rollout.held_contracts import HeldContracts
 from tailrace.streaming.processor import Output
 from tailrace.streaming.records import Record
 from tailrace.testing.control_records import manifest_record
@@ -121,3 +131,25 @@ def test_a_hold_that_the_control_topics_have_not_shown_is_waited_for() -> None:
     output = Desk.happens(rollout, step(rollout, None), step(rollout, HOLD), read_back=False)
     assert [pause.reason for pause in output.paused.values()]
     assert "is yet to be read back" in (rollout.logic.waiting() or "")
+
+
+def test_it_is_not_released_while_nothing_is_known_of_a_version_that_answers() -> None:
+    """The topic of manifests is another one than that of rollouts: what a version is may come after what it does."""
+    contracts = Contracts()
+    for text, name in ((CONTRACT, None), (NOW_IMPUTED, HOLD)):
+        contract, revision = load_contract(text), 1 if name is None else 2
+        applied = AppliedContract("credit", revision, contract.digest, contract.resolved_json, text, "ada", 7)
+        contracts.apply(record_of(applied, name, "ada", 7))
+    for champion, fitting in ((None, ["credit"]), (3, [])):
+        rollouts: Any = _Rollouts(champion)
+        nothing: Any = None
+        held = HeldContracts(nothing, contracts, Catalog(None), rollouts)
+        assert [each.model for each in held.fitting([])] == fitting
+
+
+class _Rollouts:
+    def __init__(self, champion: int | None) -> None:
+        self._champion = champion
+
+    def state(self, model: str) -> RolloutState:
+        return RolloutState(model, champion=self._champion)

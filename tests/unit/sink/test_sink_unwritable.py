@@ -61,8 +61,11 @@ def test_after_three_deaths_the_plan_is_given_up_and_what_fails_is_halved() -> N
     partition.messages = [message(offset) for offset in range(5, 25)]
     partition.at_most = 8
     for size in (4, 2, 1):
+        partition.plan, partition.blocks, partition.stored = InsertPlan(5, 5 + 2 * size), {}, {"requests": 4}
         narrow_down(partition, TypeError("x"))
         assert (partition.at_most, partition.unwritable) == (size, None)
+        # What a plan that is given up has stored is looked for again, lest it is stored twice.
+        assert (partition.plan, partition.blocks, partition.stored) == (None, None, {})
     narrow_down(partition, TypeError("x"))
     assert partition.unwritable == "TypeError: x"
     with pytest.raises(TypeError):

@@ -40,6 +40,9 @@ class Rows:
         # What ClickHouse has no time for is not compared: the record is unreadable, or misses.
         ({5: (YEAR_1900 - 1, 1), 7: (20, 1)}, {5: (YEAR_1900, 1), 7: (20, 1)}, []),
         ({5: (10, 1), 7: (20, 1)}, {5: (10, 1)}, []),  # what misses is another check's
+        ({5: (10, 1), 7: (20, 1)}, {7: (20, 1)}, []),
+        ({5: (10, 1), 7: (20, 1)}, {7: (10, 1)}, [(7, "known_at")]),
+        ({7: (20, 1)}, {5: (10, 1), 7: (20, 1)}, []),  # what is stored and not in the log, too
         ({}, {}, []),
     ],
 )
