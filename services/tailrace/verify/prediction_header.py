@@ -14,7 +14,7 @@ from tailrace.errors import BadRecord
 _LAST = "served_cause"
 
 
-class Source(TypedDict):
+class RequestRef(TypedDict):
     """The request's coordinates."""
 
     topic: str
@@ -29,7 +29,7 @@ class PredictionHeader(TypedDict):
     request_id: str
     key: str
     event_time: int
-    source: Source
+    source: RequestRef
     model: str
     version: int
     artifact_digest: str

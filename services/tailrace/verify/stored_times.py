@@ -35,8 +35,8 @@ class LoggedTimes:
         for (partition, columns), kept in self._kept.items():
             logged = np.array(kept, np.int64).reshape(-1, 1 + len(columns))
             stored = rows.times(partition, columns, int(logged[:, 0].min()), int(logged[:, 0].max()))
-            both, here, there = np.intersect1d(logged[:, 0], stored[:, 0], return_indices=True)
+            both, in_log, in_rows = np.intersect1d(logged[:, 0], stored[:, 0], return_indices=True)
             for number, column in enumerate(columns, start=1):
-                wrong = both[logged[here, number] != stored[there, number]]
+                wrong = both[logged[in_log, number] != stored[in_rows, number]]
                 detail = f"has another {column} in ClickHouse than in the log"
                 yield from problems_at("stored-otherwise", partition, wrong, detail)
