@@ -128,9 +128,9 @@ def test_records_are_not_delivered_where_kafka_refuses_one_or_does_not_say() -> 
     assert is_unknown(failed.value.args[0])
 
 
-def test_librdkafka_is_to_give_up_before_it_is_given_up() -> None:
+def test_librdkafka_does_not_reach_its_own_limit() -> None:
     _, made = sender(Silent)
-    assert made[0].options["delivery.timeout.ms"] < SOON_S * 1_000
+    assert made[0].options["delivery.timeout.ms"] > SOON_S * 1_000
 
 
 def test_the_caller_is_told_what_is_unknown() -> None:

@@ -36,10 +36,11 @@ class _OnItsWay(NamedTuple):
 class BoundedProducer:
     """A producer without transactions; of each record it says what became of it within ``patience_s`` (docs/adr/0200).
 
-    librdkafka promises the same, and has been seen to keep silent for ever after its broker was killed several times.
-    So when a record's report is overdue, all that are on their way are reported as `is_unknown`, and a new producer
-    goes on. None of them is sent again: nobody knows which of them Kafka has, and a new producer cannot find out. After
-    a fatal error, too, a new producer goes on. Threads may share it.
+    librdkafka promises the same, but has been seen to keep silent for ever after its broker was killed several times,
+    and to write records of one partition twice after it had given up those of another. So when a record's report is
+    overdue, all that are on their way are reported as `is_unknown`, and a new producer goes on. None of them is sent
+    again: nobody knows which of them Kafka has, and a new producer cannot find out. After a fatal error, too, a new
+    producer goes on. Threads may share it.
 
     Args:
         options: librdkafka's; idempotent, and partitioned as by Java, unless they say otherwise.
@@ -54,8 +55,9 @@ class BoundedProducer:
         make: Callable[[dict[str, Any]], Any] = Producer,
     ) -> None:
         assert "transactional.id" not in options, "a transactional producer is dropped, not closed"
-        # What librdkafka finds out by itself, it says first.
-        own = {"delivery.timeout.ms": int(900 * patience_s)}
+        # librdkafka's own limit is not to be reached: where a record's time is up, it takes another epoch, and sends
+        # again under it what is unanswered in other partitions, which Kafka may have.
+        own = {"delivery.timeout.ms": int(2_000 * patience_s)}
         self._options = {"enable.idempotence": True, "partitioner": "murmur2_random", **options, **own}
         self._patience_s, self._make = patience_s, make
         self._lock = RLock()
