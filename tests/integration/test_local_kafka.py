@@ -85,7 +85,7 @@ def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_kil
     sent = 0
     try:
         topic = _create(broker.bootstrap)
-        with sending(options, patience_s=20) as sender:
+        with sending(options, patience_s=60) as sender:
 
             def send() -> None:
                 nonlocal sent
@@ -106,7 +106,7 @@ def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_kil
                 broker.start()
             stop.set()
             sending_on.join()
-            assert sender.flush(40) == 0
+            assert sender.flush(90) == 0
         assert len(reported) == sent
         delivered = {value for value, error in reported.items() if error is None}
         unknown = {value for value, error in reported.items() if error is not None and is_unknown(error)}
