@@ -22,7 +22,7 @@ from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, Record, RecordRef
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.telemetry import metrics
 from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 from tailrace.testing.memory_registry import MemoryRegistry
@@ -70,7 +70,7 @@ def records(made: JoinedLane, count: int, same_time: bool) -> Iterator[Record]:
 def passing(made: JoinedLane) -> list[Record]:
     lane = made.lane
     topics = (lane.predictions, lane.labels, lane.actions, lane.shadow_predictions)
-    return [mark(topic, p, START + 3_600_000) for topic in topics for p in range(PARTITIONS)]
+    return [watermark_record(topic, p, START + 3_600_000) for topic in topics for p in range(PARTITIONS)]
 
 
 def run(kafka: Broker, made: JoinedLane, count: int, give_up_s: float) -> dict[str, Any]:

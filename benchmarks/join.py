@@ -32,7 +32,7 @@ from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.testing.java_program import compile_java
 from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 from tailrace.testing.memory_registry import MemoryRegistry
@@ -176,14 +176,14 @@ def records(made: JoinedLane, pairs: int) -> Iterator[Record]:
         labels.append((at, number, label._replace(key=key.encode())))
         if number % 1_000 == 0:
             for topic in (lane.actions, lane.shadow_predictions):
-                yield from (mark(topic, p, time_ms) for p in range(PARTITIONS))
+                yield from (watermark_record(topic, p, time_ms) for p in range(PARTITIONS))
     yield from (label for _, _, label in sorted(labels))
     end = START + 10 * pairs + LABEL_DELAY_MS[1] + 10_000
     for at in range(START + 10 * pairs, end, 10_000):
         for topic in (lane.actions, lane.shadow_predictions):
-            yield from (mark(topic, p, at) for p in range(PARTITIONS))
+            yield from (watermark_record(topic, p, at) for p in range(PARTITIONS))
     for topic in (lane.predictions, lane.labels, lane.actions, lane.shadow_predictions):
-        yield from (mark(topic, p, end) for p in range(PARTITIONS))
+        yield from (watermark_record(topic, p, end) for p in range(PARTITIONS))
 
 
 def produce(kafka: Broker, records: Iterable[Record]) -> None:

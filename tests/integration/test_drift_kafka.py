@@ -38,7 +38,7 @@ from tailrace.streaming.backends.kafka.clients import end
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
 from tailrace.streaming.records import Record
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.testing.signed_records import home_with_keys
 
 MODEL = "drifting"
@@ -172,7 +172,7 @@ def test_windows_are_judged_once_though_the_service_is_killed(
             service.kill()
             service = start()
     for partition in range(PARTITIONS):
-        world.write(mark(LANE.predictions, partition, START + len(SHIFTS) * WINDOW + 1_000))
+        world.write(watermark_record(LANE.predictions, partition, START + len(SHIFTS) * WINDOW + 1_000))
     world.producer.flush(30)
     until(lambda: len(world.reports()) >= len(SHIFTS))
 

@@ -38,7 +38,7 @@ from tailrace.streaming.backends.kafka.clients import end
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.records import Record
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.testing.signed_records import home_with_keys
 
 MODEL = "credit"
@@ -156,7 +156,7 @@ class World:
         for partition in range(PARTITIONS):
             for topic in (LANE.predictions, LANE.shadow_predictions, LANE.labels, LANE.actions):
                 offset = 10**9 if topic in (LANE.predictions, LANE.shadow_predictions) else None
-                self.write(mark(topic, partition, time, offset=offset))
+                self.write(watermark_record(topic, partition, time, offset=offset))
         assert self.producer.flush(30) == 0
 
     def start(self, name: str) -> None:

@@ -23,7 +23,7 @@ from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record, RecordRef
 from tailrace.streaming.runner import ExactlyOnceRunner
-from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.streaming.watermark_records import watermark_record, watermark_time
 from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.testing.signed_records import records
@@ -58,7 +58,7 @@ class Joined:
             self.append([MADE.label(request_id=f"r{n}", loan_id=f"k{n}", at=START + n, bad=n % 2 == 0)])
 
     def pass_time(self, time: int) -> None:
-        self.append([mark(f"credit.{name}", 0, time) for name in INPUTS[:4]])
+        self.append([watermark_record(f"credit.{name}", 0, time) for name in INPUTS[:4]])
 
     def start(self) -> ExactlyOnceRunner:
         processor = JoiningProcessor(
@@ -98,7 +98,7 @@ class Joined:
 
     def outcomes(self) -> Counter[bytes]:
         assert self.log.messages("credit.dead-letters") == []
-        return Counter(m.value() for m in self.log.messages("credit.outcomes") if mark_time(m) is None)
+        return Counter(m.value() for m in self.log.messages("credit.outcomes") if watermark_time(m) is None)
 
 
 def first_half(folder: Path) -> Joined:

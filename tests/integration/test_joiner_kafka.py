@@ -25,7 +25,7 @@ from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
 from tailrace.streaming.records import Message, Record, RecordRef
-from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.streaming.watermark_records import watermark_record, watermark_time
 from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 
 PARTITIONS = 3
@@ -77,7 +77,7 @@ class Joining:
 
     def pass_time(self, milliseconds: int) -> None:
         self.now += milliseconds
-        self.send([mark(f"credit.{s}", p, self.now) for s in INPUTS for p in range(PARTITIONS)])
+        self.send([watermark_record(f"credit.{s}", p, self.now) for s in INPUTS for p in range(PARTITIONS)])
 
     def start(self) -> None:
         self.port = free_port()
@@ -94,7 +94,7 @@ class Joining:
 
     def outcomes(self) -> list[dict[str, Any]]:
         read = read_all(self.connection, "credit.outcomes")
-        return [self.made.outcome(message) for message in read if mark_time(message) is None]
+        return [self.made.outcome(message) for message in read if watermark_time(message) is None]
 
     def await_outcomes(self) -> list[dict[str, Any]]:
         """Waits for what the log says, and holds the joiner to it."""

@@ -15,7 +15,7 @@ from tailrace.local.kafka import LocalKafka
 from tailrace.local.lag import Lag, OffsetsAhead, count_records
 from tailrace.local.ports import free_port
 from tailrace.streaming.records import TopicPartition
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,11 @@ def topic(kafka: LocalKafka) -> str:
     producer.init_transactions(30)
     for number in range(3):
         producer.begin_transaction()
-        produce(producer, mark(name, 0, number))
+        produce(producer, watermark_record(name, 0, number))
         producer.produce(name, b"record", partition=0)
         producer.produce(name, None, b"without a value, but no watermark record", partition=0)
         if number == 0:
-            produce(producer, mark(name, 1, number))
+            produce(producer, watermark_record(name, 1, number))
         producer.commit_transaction(30)
     return name
 

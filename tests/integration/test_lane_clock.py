@@ -22,7 +22,7 @@ from tailrace.settings import Settings
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.records import Message
 from tailrace.streaming.time_source import SystemClock
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 from tailrace.testing.signed_records import home_with_keys
 
 SPEED = 20
@@ -62,7 +62,7 @@ def watermarks(connection: Connection, topics: list[str]) -> dict[tuple[str, int
         return message.topic(), message.partition()
 
     for message in read_all(connection, topics):
-        at = mark_time(message)
+        at = watermark_time(message)
         if at is not None:
             by_partition.setdefault(place(message), []).append(at)
     return by_partition

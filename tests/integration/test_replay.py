@@ -16,7 +16,7 @@ from tailrace.files.rows import read_rows, request_id_prefix
 from tailrace.replay.overlap import count_replayed
 from tailrace.replay.send import Replay, labels_after
 from tailrace.streaming.backends.kafka.reading import read_all
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 
 ROWS = 100
 
@@ -37,7 +37,7 @@ def _rows(lane: HandmadeLane, file: Path) -> pl.DataFrame:
 
 def _ids(connection: Connection, topic: str) -> list[str]:
     codec = Codec(RegistryClient(connection.registry, connection.registry_auth))
-    messages = [message for message in read_all(connection, [topic]) if mark_time(message) is None]
+    messages = [message for message in read_all(connection, [topic]) if watermark_time(message) is None]
     return [codec.decode(message.value()).record["request_id"] for message in messages]
 
 

@@ -32,7 +32,7 @@ from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record, RecordRef
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.testing.signed_records import home_with_keys
 
 DEATHS = [("plan", 2), ("planned", 2), ("inserted", 4), ("lost", 3), ("committed", 1)]
@@ -78,7 +78,7 @@ def lane(stack: Connection) -> HandmadeLane:
             record = record._replace(value=chance.choice(bad))
         requests.append(record)
     sources = lane.write(requests)
-    lane.write(mark(lane.lane.requests, partition, 1_700_000_000_000) for partition in range(3))
+    lane.write(watermark_record(lane.lane.requests, partition, 1_700_000_000_000) for partition in range(3))
     lane.write((lane.prediction(source) for source in sources), transactional_id=f"{lane.model}-1")
     label = lane_schemas(lane.contract)[lane.lane.labels]
     assert label["name"] == "Label"

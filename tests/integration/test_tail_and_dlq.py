@@ -19,7 +19,7 @@ from tailrace.connection import Connection
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.kafka.reading import read_all, read_at
 from tailrace.streaming.records import DeadLetter, Message, Record, RecordRef
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 
 
 class Shell:
@@ -56,7 +56,7 @@ def test_tail_decodes_avro_json_marks_and_dead_letters(shell: Shell, lane: Handm
     topic = lane.lane.requests
     lane.write([lane.request(7)])
     lane.write([Record(topic, b'{"income": 3}', None)])
-    lane.write([mark(topic, 0, 86_400_000)])
+    lane.write([watermark_record(topic, 0, 86_400_000)])
     (source,) = lane.write([Record(topic, b"\x07garbage", b"k")])
     letter = DeadLetter(lane.lane.dead_letters, _message(lane, source), "wrong-magic", "no such format")
     lane.write([dead_letters.to_record(letter, "scorer")])
@@ -78,7 +78,9 @@ def test_tail_decodes_avro_json_marks_and_dead_letters(shell: Shell, lane: Handm
 def test_tail_shows_records_and_marks_on_demand(shell: Shell, lane: HandmadeLane) -> None:
     topic = lane.lane.actions
     lane.write([Record(topic, b'{"request_id": "first"}', b"k")])
-    lane.write([mark(topic, 0, time) for time in range(300)])  # more than tail looks back at first
+    lane.write(
+        [watermark_record(topic, 0, time) for time in range(300)]
+    )  # more than tail looks back at first
     lane.write([Record(topic, b'{"request_id": "last"}', b"k")])
     lines = shell.run("tail", topic, "--limit", "2", "--json").stdout.splitlines()
     assert [json.loads(line)["value"]["request_id"] for line in lines] == ["first", "last"]

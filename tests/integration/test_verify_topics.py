@@ -18,7 +18,7 @@ from tailrace.connection import Connection
 from tailrace.streaming import dead_letters
 from tailrace.streaming.ids import record_id
 from tailrace.streaming.records import DeadLetter, PlainMessage, Record, RecordRef
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.verify.report import VerifyReport
 from tailrace.verify.verify import Verification
 
@@ -34,7 +34,7 @@ def _verified(stack: Connection, change: Change = lambda lane, answers, sources:
     lane = HandmadeLane(stack, name)
     requests = [lane.request(n) for n in range(REQUESTS)]
     sources = lane.write(requests)
-    lane.write(mark(lane.lane.requests, p, 1_000) for p in range(PARTITIONS))
+    lane.write(watermark_record(lane.lane.requests, p, 1_000) for p in range(PARTITIONS))
     done = sources[:-IN_FLIGHT]
     predictions = [lane.prediction(source) for source in done[REFUSED:]]
     letters = [
@@ -47,7 +47,9 @@ def _verified(stack: Connection, change: Change = lambda lane, answers, sources:
         for r, s in zip(requests[:REFUSED], sources[:REFUSED], strict=True)
     ]
     lane.write(change(lane, predictions + letters, done), transactional_id=f"{name}-scorer")
-    lane.write((mark(lane.lane.predictions, p, 1_000) for p in range(PARTITIONS)), f"{name}-scorer")
+    lane.write(
+        (watermark_record(lane.lane.predictions, p, 1_000) for p in range(PARTITIONS)), f"{name}-scorer"
+    )
     lane.commit(f"{name}-scorer", done)
     return Verification(replace(stack, clickhouse=None), name, group=f"{name}-scorer").run()
 
@@ -133,7 +135,7 @@ def test_outcomes_reports_and_runs_are_verified_too(stack: Connection) -> None:
     lane.write(
         [
             *(lane.outcome(events[n], labels[n], n % 2 == 0) for n in range(8)),
-            *(mark(lane.lane.outcomes, p, 1_000) for p in range(PARTITIONS)),
+            *(watermark_record(lane.lane.outcomes, p, 1_000) for p in range(PARTITIONS)),
             lane.control("DriftReport", _report(lane)),
             lane.control("TrainingRun", _run(lane, "planned")),
             lane.control("TrainingRun", _run(lane, "rejected")),

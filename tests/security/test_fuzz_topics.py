@@ -35,7 +35,7 @@ from tailrace.signing.signers import OWNER, SERVICES
 from tailrace.streaming.backends.kafka.clients import sending
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.records import Record, RecordRef
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 
 LANE = Lane("pumps")
 COUNTED = [lanes.WINDOW_PARTS, lanes.WINDOW_STATE]
@@ -162,7 +162,7 @@ class Fuzz:
     def _ids(self, topic: str) -> set[str]:
         codec, ids = Codec(self.registry), set()
         for message in read_all(self.connection, [topic]):
-            if mark_time(message) is None:
+            if watermark_time(message) is None:
                 try:
                     record = codec.decode(message.value()).record
                 except Exception:  # a hostile one

@@ -19,7 +19,7 @@ from tests.support.small_loop import LANE, SERVICES, SmallLoop
 
 from tailrace.contracts.records import lanes
 from tailrace.streaming.records import Record
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 
 GIVEN = os.environ.get("TAILRACE_SEED")
 SEEDS = [int(GIVEN)] if GIVEN else list(range(40 if LONG else 2))
@@ -117,7 +117,7 @@ def joined(loop: SmallLoop) -> set[str]:
 def events(loop: SmallLoop, topic: str) -> list[dict[str, Any]]:
     records = []
     for message in loop.log.messages(topic):
-        if mark_time(message) is None:
+        if watermark_time(message) is None:
             try:
                 records.append(loop.publisher.codec.decode(message.value()).record)
             except Exception:  # a hostile one

@@ -19,7 +19,12 @@ from tailrace.streaming import watermark_records as marks
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Budget
 from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
-from tailrace.streaming.watermark_records import mark, mark_offset, mark_stream, mark_time
+from tailrace.streaming.watermark_records import (
+    watermark_offset,
+    watermark_record,
+    watermark_stream,
+    watermark_time,
+)
 from tailrace.testing.joined_lane import JoinedLane
 
 MADE = JoinedLane()
@@ -51,22 +56,25 @@ def take(own: LanePartition, **inputs: list[Message]) -> StepResult:
 def test_a_mark_of_tomorrow_moves_no_clock_of_the_joiner(name: str) -> None:
     own = partition()
     topic = f"credit.{name}"
-    ahead = [mark(topic, 0, NOW + DAY), mark(topic, 0, NOW + SKEW + LATENESS + 1)]
+    ahead = [watermark_record(topic, 0, NOW + DAY), watermark_record(topic, 0, NOW + SKEW + LATENESS + 1)]
     result = take(own, **{name: appended(ahead)})
     assert [letter.code for letter in result.letters] == ["event-time-ahead"] * 2
     assert result.state.stream_times[name] < 0
-    result = take(own, **{name: appended([mark(topic, 0, NOW + SKEW + LATENESS)], start=2)})
+    result = take(own, **{name: appended([watermark_record(topic, 0, NOW + SKEW + LATENESS)], start=2)})
     assert result.letters == []
     assert result.state.stream_times[name] == NOW + SKEW + LATENESS
 
 
 def test_joining_goes_on_after_a_mark_of_tomorrow() -> None:
     own = partition()
-    take(own, labels=appended([mark("credit.labels", 0, NOW + DAY)]))
+    take(own, labels=appended([watermark_record("credit.labels", 0, NOW + DAY)]))
     source = RecordRef("credit.requests", 0, 0)
     predicted = appended([MADE.prediction(source, "r", "k", NOW)])
     label = appended([MADE.label(request_id="r", loan_id="k", at=NOW + 1, bad=True)], start=1)
-    later = [appended([mark(f"credit.{name}", 0, NOW + 2_000)], start=5) for name in ("labels", "actions")]
+    later = [
+        appended([watermark_record(f"credit.{name}", 0, NOW + 2_000)], start=5)
+        for name in ("labels", "actions")
+    ]
     take(own, predictions=predicted, labels=label)
     result = take(own, labels=later[0], actions=later[1])
     outcomes = [MADE.outcome(r) for r in result.records if r.value and r.topic == MADE.lane.outcomes]
@@ -76,14 +84,16 @@ def test_joining_goes_on_after_a_mark_of_tomorrow() -> None:
 @pytest.mark.parametrize("stream", ["labels/0", "labels/7", "actions/x", "", None, "labels/1 "])
 def test_a_forwarded_mark_of_no_other_partition_is_none(stream: str | None) -> None:
     own = partition(2)
-    result = take(own, rekeyed=appended([mark("credit.rekeyed", 0, NOW, stream=stream)]))
+    result = take(own, rekeyed=appended([watermark_record("credit.rekeyed", 0, NOW, stream=stream)]))
     assert [letter.code for letter in result.letters] == ["unknown-stream"]
     assert result.state.others == {}
 
 
 def test_a_forwarded_mark_of_tomorrow_is_none() -> None:
     own = partition(2)
-    result = take(own, rekeyed=appended([mark("credit.rekeyed", 0, NOW + DAY, stream="labels/1")]))
+    result = take(
+        own, rekeyed=appended([watermark_record("credit.rekeyed", 0, NOW + DAY, stream="labels/1")])
+    )
     assert [letter.code for letter in result.letters] == ["event-time-ahead"]
     assert result.state.others == {}
 
@@ -93,7 +103,7 @@ def test_a_forwarded_mark_of_tomorrow_is_none() -> None:
 )
 def test_what_is_no_decimal_number_is_no_watermark(content: Any) -> None:
     message = PlainMessage("t", 0, 0, None, None, [(marks.HEADER, content), (marks.OFFSET_HEADER, content)])
-    assert (mark_time(message), mark_offset(message)) == (None, None)
+    assert (watermark_time(message), watermark_offset(message)) == (None, None)
     for name in ("labels", "predictions", "rekeyed"):
         result = take(partition(2), **{name: [message]})
         assert [letter.code for letter in result.letters] == ["empty"]
@@ -102,7 +112,7 @@ def test_what_is_no_decimal_number_is_no_watermark(content: Any) -> None:
 def test_a_mark_that_says_it_twice_says_nothing() -> None:
     twice = [(marks.HEADER, b"5"), (marks.HEADER, b"6"), (marks.STREAM_HEADER, None)]
     message = PlainMessage("t", 0, 0, None, None, twice)
-    assert (mark_time(message), mark_stream(message)) == (None, None)
+    assert (watermark_time(message), watermark_stream(message)) == (None, None)
 
 
 @pytest.mark.parametrize("field", ["time", "partition", "offset"])
@@ -124,10 +134,10 @@ def test_marks_of_tomorrow_close_no_window() -> None:
     now = loop.log.now_ms
     for topic in (LANE.requests, LANE.predictions, LANE.shadow_predictions, LANE.labels, LANE.actions):
         for number in (0, 1):
-            loop.write(mark(topic, number, now + DAY))
+            loop.write(watermark_record(topic, number, now + DAY))
     for stream in ("predictions", "shadow-predictions"):
         for number in (0, 1):
-            loop.write(mark(LANE.outcomes, number, now + DAY, stream=stream))
+            loop.write(watermark_record(LANE.outcomes, number, now + DAY, stream=stream))
     loop.run(8)
     assert not loop.ended
     for topic in ("tailrace.drift-reports", "tailrace.performance-reports"):

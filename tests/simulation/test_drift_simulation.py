@@ -30,7 +30,7 @@ from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record
 from tailrace.streaming.runner import ExactlyOnceRunner
-from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.streaming.watermark_records import watermark_record, watermark_time
 from tailrace.testing.control_records import anybody
 from tailrace.windows.processor import WindowedProcessor
 
@@ -86,7 +86,7 @@ class DriftScenario(Scenario):
         at = topic, partition
         now = self.now[at] = self.now[at] + rng.choice([0, 0, 100, 700, 2_000])
         if rng.random() < 0.05:
-            return mark(topic, partition, now)
+            return watermark_record(topic, partition, now)
         row = draw(1, self.draws, shift=rng.choice([0.0, 1.5]) if self.turn > 2 else 0.0)[0]
         version = self.champion if topic == "credit.predictions" else 1
         time = max(0, now - rng.choice([0, 0, 0, 1_500, 6_000, 25_000]))
@@ -98,7 +98,9 @@ class DriftScenario(Scenario):
     def finish(self, log: MemoryLog, rng: random.Random) -> None:
         """In half of the schedules time passes everywhere until all windows are over."""
         if rng.random() < 0.5:
-            self._write([mark(topic, p, 10_000_000) for topic in TOPICS for p in range(self.partitions)])
+            self._write(
+                [watermark_record(topic, p, 10_000_000) for topic in TOPICS for p in range(self.partitions)]
+            )
 
     def logic(self) -> Processor:
         def catch_up() -> list[Message]:
@@ -156,7 +158,7 @@ def expected_reports(log: MemoryLog, world: DriftWorld) -> dict[tuple[Any, ...],
         for partition in range(log.topics()[topic]):
             clock = -(2**62)
             for message in log.messages(topic, partition):
-                time = mark_time(message)
+                time = watermark_time(message)
                 event = None if time is not None else _decoded(world, message)
                 if event is not None:
                     time = event["event_time"]
@@ -252,7 +254,7 @@ def written(seed: int, instances: int, batch: int) -> list[list[bytes | None]]:
     scenario.setup(log, rng)
     for _ in range(12):
         scenario.feed(log, rng)
-    far = [mark(topic, p, 10_000_000) for topic in TOPICS for p in range(scenario.partitions)]
+    far = [watermark_record(topic, p, 10_000_000) for topic in TOPICS for p in range(scenario.partitions)]
     scenario._write(far)
     loops = [
         ExactlyOnceRunner(

@@ -22,7 +22,7 @@ from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.runner import ExactlyOnceRunner
-from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.streaming.watermark_records import watermark_record, watermark_time
 from tailrace.testing.signed_records import Control
 from tailrace.windows.processor import WindowedProcessor
 
@@ -36,10 +36,11 @@ class EvaluatedScenario(JoinerScenario):
     def check(self, log: MemoryLog) -> None:
         for partition in range(self.partitions):
             for topic in COUNTED[:2]:
-                self._append(log, mark(topic, partition, self.now + 10**6 * SECOND))
+                self._append(log, watermark_record(topic, partition, self.now + 10**6 * SECOND))
             for stream in ("predictions", "shadow-predictions"):
                 self._append(
-                    log, mark("credit.outcomes", partition, self.now + 10**6 * SECOND, stream=stream)
+                    log,
+                    watermark_record("credit.outcomes", partition, self.now + 10**6 * SECOND, stream=stream),
                 )
         few, many = self._evaluate(log, 3), self._evaluate(log, 1_000)
         assert few == many
@@ -82,7 +83,7 @@ class EvaluatedScenario(JoinerScenario):
         horizon = self.made.contract.labels.horizon_ms
         last: dict[str, dict[str, Any]] = {}
         for message in log.messages("credit.outcomes"):
-            if mark_time(message) is None:
+            if watermark_time(message) is None:
                 outcome = self.made.outcome(message)
                 start = outcome["prediction"]["event_time"] // WINDOW * WINDOW
                 if outcome["known_at"] < start + WINDOW + horizon:
@@ -94,7 +95,7 @@ class EvaluatedScenario(JoinerScenario):
                 clock = 0
                 for message in log.messages(topic, partition):
                     time = self._time(message)
-                    if mark_time(message) is None:
+                    if watermark_time(message) is None:
                         record = self.made.codec.decode(message.value()).record
                         start = time // WINDOW * WINDOW
                         if max(time, clock) < start + WINDOW + horizon:

@@ -24,7 +24,7 @@ from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record
 from tailrace.streaming.runner import ExactlyOnceRunner
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.testing.evaluated_lane import ARTIFACT, BINARY, EvaluatedLane
 from tailrace.windows.processor import WindowedProcessor
 
@@ -106,7 +106,7 @@ class EvaluatorScenario(Scenario):
         now = max(clock, 0) + rng.choice([0, 100, 1_000, 4_000])
         self.clocks[topic, partition] = now
         if rng.random() < 0.1:
-            return mark(topic, partition, now)
+            return watermark_record(topic, partition, now)
         self.ids += 1
         time = max(0, now - rng.choice([0, 0, 0, 5_000, 30_000]))
         record = LAB.prediction(
@@ -128,7 +128,9 @@ class EvaluatorScenario(Scenario):
         stream = rng.choice(STREAMS)
         if rng.random() < 0.3:
             self.marks[partition, stream] += rng.choice([0, 500, 5_000, 20_000])
-            return mark(LAB.lane.outcomes, partition, self.marks[partition, stream], stream=stream)
+            return watermark_record(
+                LAB.lane.outcomes, partition, self.marks[partition, stream], stream=stream
+            )
         made = rng.choice(self.made[partition])
         stream = STREAMS[made.shadow]
         made.known = max(made.known, self.marks[partition, stream]) + rng.choice([0, 0, 1_000, 15_000])
@@ -154,8 +156,10 @@ class EvaluatorScenario(Scenario):
         """Time passes far enough for some windows, in half of the schedules for all."""
         until = rng.choice([40_000, 120_000, 10_000_000, 10_000_000])
         for partition in range(self.partitions):
-            self.write([mark(topic, partition, until) for topic in COUNTED[:2]])
-            self.write([mark(LAB.lane.outcomes, partition, until, stream=stream) for stream in STREAMS])
+            self.write([watermark_record(topic, partition, until) for topic in COUNTED[:2]])
+            self.write(
+                [watermark_record(LAB.lane.outcomes, partition, until, stream=stream) for stream in STREAMS]
+            )
 
     def logic(self) -> WindowedProcessor:
         topics = self.log.topics()

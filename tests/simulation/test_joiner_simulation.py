@@ -24,7 +24,7 @@ from tailrace.streaming.bounds import STEP
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record, RecordRef
-from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
+from tailrace.streaming.watermark_records import watermark_record, watermark_stream, watermark_time
 from tailrace.testing.joined_lane import CONTRACT as LANE_CONTRACT
 from tailrace.testing.joined_lane import JoinedLane
 from tailrace.testing.memory_registry import MemoryRegistry
@@ -135,7 +135,7 @@ class JoinerScenario(Scenario):
                 self._append(log, record, partition_of(request.key.encode(), self.partitions))
         if rng.random() < 0.3:
             offset = done[partition] - 1
-            self._append(log, mark(topic, partition, self.now, offset=offset))
+            self._append(log, watermark_record(topic, partition, self.now, offset=offset))
 
     def _tell(self, log: MemoryLog, rng: random.Random) -> None:
         number = rng.choice([*range(12), 99])
@@ -166,7 +166,9 @@ class JoinerScenario(Scenario):
         self._append(log, Record(topic, value), partition)
 
     def _mark(self, log: MemoryLog, rng: random.Random, suffix: str, partition: int) -> None:
-        self._append(log, mark(f"credit.{suffix}", partition, self.now - rng.choice([0, 0, 5]) * SECOND))
+        self._append(
+            log, watermark_record(f"credit.{suffix}", partition, self.now - rng.choice([0, 0, 5]) * SECOND)
+        )
 
     def finish(self, log: MemoryLog, rng: random.Random) -> None:
         """Everything is answered or not, and time passes: a little, or so much that nothing stays open."""
@@ -175,14 +177,14 @@ class JoinerScenario(Scenario):
         for partition in range(self.partitions):
             for suffix in ("labels", "actions"):
                 if self.always(rng):
-                    self._append(log, mark(f"credit.{suffix}", partition, self.now))
+                    self._append(log, watermark_record(f"credit.{suffix}", partition, self.now))
             for shadow in (False, True):
                 while rng.random() < 0.9 and self.answered[shadow][partition] < len(self.asked[partition]):
                     self._answer(log, rng, shadow, partition)
                 topic = "credit.shadow-predictions" if shadow else "credit.predictions"
                 if rng.random() < 0.8:
                     offset = self.answered[shadow][partition] - 1
-                    self._append(log, mark(topic, partition, self.now, offset=offset))
+                    self._append(log, watermark_record(topic, partition, self.now, offset=offset))
 
     def always(self, rng: random.Random) -> bool:
         return rng.random() < 0.9
@@ -220,7 +222,7 @@ class JoinerScenario(Scenario):
         outcomes, letters = expected(self._world(log))
         by_id: dict[str, dict[str, Any]] = {}
         for message in log.messages("credit.outcomes"):
-            if mark_time(message) is None:
+            if watermark_time(message) is None:
                 outcome = flat(self.made.outcome(message)) | {"partition": message.partition()}
                 assert outcome["outcome_id"] not in by_id, "an outcome twice"
                 by_id[outcome["outcome_id"]] = outcome
@@ -264,9 +266,9 @@ class JoinerScenario(Scenario):
         for partition in range(self.partitions):
             watermarks: dict[str, int] = defaultdict(lambda: -(10**18))
             for message in log.messages("credit.outcomes", partition):
-                time = mark_time(message)
+                time = watermark_time(message)
                 if time is not None:
-                    stream = mark_stream(message) or ""
+                    stream = watermark_stream(message) or ""
                     watermarks[stream] = max(watermarks[stream], time)
                     continue
                 outcome = self.made.outcome(message)
@@ -278,7 +280,7 @@ class JoinerScenario(Scenario):
                 assert watermarks["predictions"] == min(clock, *(m for m in marks if m is not None))
 
     def _time(self, message: Message) -> int:
-        time = mark_time(message)
+        time = watermark_time(message)
         return time if time is not None else self.made.codec.decode(message.value()).record["event_time"]
 
     def _final(self, log: MemoryLog, suffix: str) -> int | None:
@@ -286,7 +288,7 @@ class JoinerScenario(Scenario):
         last = []
         for partition in range(self.partitions):
             messages = log.messages(f"credit.{suffix}", partition)
-            times = [time for message in messages if (time := mark_time(message)) is not None]
+            times = [time for message in messages if (time := watermark_time(message)) is not None]
             if not times or times[-1] != self.now:
                 return None
             last.append(times[-1])

@@ -23,7 +23,7 @@ from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Record, RecordRef
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 from tailrace.testing.formula_model import formula_model
 from tailrace.testing.memory_registry import MemoryRegistry
 
@@ -107,7 +107,7 @@ class DeadlyScenario(Scenario):
 
     def check(self, log: MemoryLog) -> None:
         letters = [dead_letters.parse(message) for message in log.messages("credit.dead-letters")]
-        messages = [m for m in log.messages("credit.predictions") if mark_time(m) is None]
+        messages = [m for m in log.messages("credit.predictions") if watermark_time(m) is None]
         events = [self.publisher.codec.decode(m.value(), READER).record for m in messages]
         sources = [RecordRef(**event["source"]) for event in events]
         assert Counter([*sources, *(letter.source for letter in letters)]) == Counter(self.requests.keys())

@@ -33,7 +33,7 @@ from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.processor import Clock, Output, Processor
 from tailrace.streaming.records import Message, Record, RecordRef
-from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.streaming.watermark_records import watermark_record, watermark_time
 from tailrace.testing.formula_model import formula_model
 from tailrace.testing.memory_registry import MemoryRegistry
 
@@ -197,7 +197,7 @@ class ScorerScenario(Scenario):
             self.requests[source] = x
         if rng.random() < 0.3:
             partition, time = rng.randrange(self.partitions), len(self.marks[0]) + sum(map(len, self.marks))
-            made = mark("credit.requests", partition, time)
+            made = watermark_record("credit.requests", partition, time)
             log.append(made.topic, made.value, made.key, made.headers, made.partition)
             self.marks[partition].append(time)
 
@@ -257,7 +257,7 @@ class ScorerScenario(Scenario):
     def _answers(self, log: MemoryLog) -> dict[RecordRef, list[dict[str, Any]]]:
         by_source: dict[RecordRef, list[dict[str, Any]]] = defaultdict(list)
         for message in log.messages(self.output):
-            if mark_time(message) is None:
+            if watermark_time(message) is None:
                 event = CODEC.decode(message.value(), READER).record
                 by_source[RecordRef(**event["source"])].append(event)
         return dict(by_source)
@@ -334,7 +334,7 @@ class ScorerScenario(Scenario):
     def _check_marks(self, log: MemoryLog) -> None:
         for partition, fed in enumerate(self.marks):
             messages = log.messages(self.output, partition)
-            times = [t for m in messages if (t := mark_time(m)) is not None]
+            times = [t for m in messages if (t := watermark_time(m)) is not None]
             assert [time for time in times if time < FAR] == fed
             # Requests have no event time of their own: each time at which one was appended is told, to the hour.
             asked = [m.timestamp()[1] for m in log.messages("credit.requests", partition) if m.value()]
@@ -350,7 +350,7 @@ class ScorerScenario(Scenario):
             assert places == sorted(places)
 
     def _name(self, message: Message) -> object:
-        time = mark_time(message)
+        time = watermark_time(message)
         if time is not None:
             return ("mark", time)
         if message.topic() == "credit.requests":

@@ -29,7 +29,7 @@ from tailrace.streaming.backends.abstract import Backend, Committed, Retriable
 from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, Record, RecordRef, TopicPartition
-from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.streaming.watermark_records import watermark_record, watermark_time
 from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.testing.signed_records import Control
 
@@ -64,7 +64,7 @@ class GrowingRows:
     def forget_tables(self) -> None: ...
 
     def read(self, message: Message) -> Row | None:
-        if mark_time(message) is not None:
+        if watermark_time(message) is not None:
             return None
         if self.registry.rng.random() < self.registry.away:
             raise Unavailable("the registry is away")
@@ -123,7 +123,7 @@ class Storing(Scenario):
     def _feed_one(self, log: MemoryLog, rng: random.Random) -> None:
         topic, partition = rng.choice(TOPICS), rng.randrange(self.partitions)
         if rng.random() < 0.15:
-            record = mark(topic, partition, 5)
+            record = watermark_record(topic, partition, 5)
             log.append(topic, record.value, record.key, record.headers, partition)
             return
         value = rng.choice([b"first", b"first", b"second", b"never"])

@@ -15,7 +15,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from tailrace.streaming.backends.memory.log import MemoryLog
-from tailrace.streaming.watermark_records import mark_stream, mark_time
+from tailrace.streaming.watermark_records import watermark_stream, watermark_time
 from tailrace.testing.evaluated_lane import EvaluatedLane
 
 STREAMS = ("predictions", "shadow-predictions")
@@ -64,7 +64,7 @@ def _predictions(log: MemoryLog, lab: EvaluatedLane) -> tuple[pl.DataFrame, dict
         for partition in range(log.topics()[topic]):
             stream_time = -(2**62)
             for message in log.messages(topic, partition):
-                time = mark_time(message)
+                time = watermark_time(message)
                 if message.value() == b"nonsense":
                     continue
                 if time is None:
@@ -83,8 +83,8 @@ def _outcomes(log: MemoryLog, lab: EvaluatedLane, least: dict[str, int]) -> pl.D
         stream_times = dict.fromkeys(STREAMS, -(2**62))
         for message in log.messages(lab.lane.outcomes, partition):
             if message.value() is None:
-                stream = mark_stream(message)
-                stream_times[stream] = max(stream_times[stream], mark_time(message))
+                stream = watermark_stream(message)
+                stream_times[stream] = max(stream_times[stream], watermark_time(message))
             elif message.value() != b"nonsense":
                 record = lab.codec.decode(message.value()).record
                 champion = record["champion"] or {}

@@ -28,7 +28,7 @@ from tailrace.demo.timeline import Timeline, timeline
 from tailrace.package_data import data_dir
 from tailrace.streaming.backends.kafka.clients import sending
 from tailrace.streaming.partitioner import partition_of
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 
 CREDIT = data_dir("contracts", "models", "credit.yaml")
 LANE = Lane("credit")
@@ -186,7 +186,7 @@ class Feeder:
     def _pass_time(self, event_time: int) -> None:
         for topic in INPUTS:
             for partition in range(PARTITIONS):
-                record = mark(topic, partition, event_time)
+                record = watermark_record(topic, partition, event_time)
                 self._produce(topic, None, None, partition, list(record.headers))
 
     def _produce(

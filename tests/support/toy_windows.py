@@ -23,7 +23,7 @@ from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.errors import BadRecord
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, Record
-from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
+from tailrace.streaming.watermark_records import watermark_record, watermark_stream, watermark_time
 from tailrace.testing.control_records import contract_record
 from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.windows.kinds import NO_TIME, Cell, Closed, ReadRows, Times, WindowVerdict
@@ -104,8 +104,8 @@ class Feeder:
         """Time passes everywhere."""
         self._now.update(dict.fromkeys(self._places, time))
         self._marks.update(dict.fromkeys(self._streams, time))
-        return [mark(topic, p, time) for topic, p in self._places] + [
-            mark(LANE.outcomes, p, time, stream=stream) for p, stream in self._streams
+        return [watermark_record(topic, p, time) for topic, p in self._places] + [
+            watermark_record(LANE.outcomes, p, time, stream=stream) for p, stream in self._streams
         ]
 
     def _record(self) -> Record:
@@ -118,14 +118,14 @@ class Feeder:
         if topic in STREAMS:
             now = self._now[topic, partition] = self._now[topic, partition] + rng.choice([0, 0, 1, 3, 9])
             if rng.random() < 0.15:
-                return mark(topic, partition, now)
+                return watermark_record(topic, partition, now)
             row["t"] = max(0, now - rng.choice([0, 0, 0, 2, 8, 30]))
         else:
             stream = rng.choice(sorted(STREAMS.values()))
             marked = self._marks[partition, stream]
             if rng.random() < 0.4:
                 self._marks[partition, stream] = marked + rng.choice([0, 4, 15])
-                return mark(topic, partition, marked, stream=stream)
+                return watermark_record(topic, partition, marked, stream=stream)
             row["known"] = marked + rng.choice([0, 1, 5, 20])
             row["t"], row["stream"] = max(0, row["known"] - rng.choice([0, 2, 15, 50])), stream
         value = b"nonsense" if rng.random() < 0.03 else json.dumps(row).encode()
@@ -284,7 +284,7 @@ def _table(log: Log) -> tuple[pl.DataFrame, Mapping[str, int]]:
             rows = []
             clocks = defaultdict(lambda: NO_TIME)
             for message in log.messages(topic, partition):
-                time, stream = mark_time(message), STREAMS.get(topic) or mark_stream(message)
+                time, stream = watermark_time(message), STREAMS.get(topic) or watermark_stream(message)
                 if time is not None and stream is not None:
                     clocks[stream] = max(clocks[stream], time)
                     rows.append(

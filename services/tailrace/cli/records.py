@@ -17,7 +17,7 @@ from tailrace.contracts.records import lanes
 from tailrace.errors import BadRecord
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import Message
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 
 _LONGEST = 2_000  # characters of an undecodable value that are shown
 
@@ -42,7 +42,7 @@ def shown(message: Message, codec: Codec) -> dict[str, Any]:
         "time": iso(message.timestamp()[1]),
         "key": None if key is None else key.decode(errors="backslashreplace"),
     }
-    if (watermark_ms := mark_time(message)) is not None:
+    if (watermark_ms := watermark_time(message)) is not None:
         return shown | {"mark": iso(watermark_ms)}
     if message.topic().endswith(".dead-letters"):
         return shown | {"dead_letter": dead_letter(message, codec)}
@@ -98,7 +98,7 @@ def last_records(
     while True:
         follower = Follower(connection, [topic], before_end(back))
         with closing(follower):
-            messages = [message for message in _to_end(follower) if marks or mark_time(message) is None]
+            messages = [message for message in _to_end(follower) if marks or watermark_time(message) is None]
             if len(messages) < limit and not follower.began_at_start():
                 back *= 8
                 continue
@@ -106,7 +106,7 @@ def last_records(
             yield from (shown(message, codec) for message in messages[max(len(messages) - limit, 0) :])
             while follow:
                 message = follower.poll(0.5)
-                if message is not None and (marks or mark_time(message) is None):
+                if message is not None and (marks or watermark_time(message) is None):
                     yield shown(message, codec)
             return
 

@@ -24,7 +24,7 @@ from tailrace.streaming.backends.kafka.errors import log_errors
 from tailrace.streaming.backends.kafka.reading import Ends, TopicReader
 from tailrace.streaming.records import Message, Record
 from tailrace.streaming.time_source import WaitingClock
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class ClockLoop:
         topics = [t for lane in map(Lane, lanes) for t in (lane.requests, lane.labels, lane.actions)]
         ends = self._ends.of(topics) if topics else {}
         for partition, time in self._silence.broken_at(ends, self._clock.now_ms()).items():
-            yield mark(*partition, time)
+            yield watermark_record(*partition, time)
 
     def _write(self, records: list[Record]) -> None:
         try:

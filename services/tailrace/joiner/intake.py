@@ -25,7 +25,12 @@ from tailrace.joiner.repartition import HEADER as ORIGIN_HEADER
 from tailrace.joiner.repartition import Origin
 from tailrace.streaming.partitioner_columns import partitions_of
 from tailrace.streaming.records import DeadLetter, Message, Record
-from tailrace.streaming.watermark_records import EARLIEST_MS, mark_offset, mark_stream, mark_time
+from tailrace.streaming.watermark_records import (
+    EARLIEST_MS,
+    watermark_offset,
+    watermark_stream,
+    watermark_time,
+)
 
 _STREAMS = {PREDICTIONS: CHAMPION, SHADOWS: SHADOW}
 _KINDS = {LABELS: LABEL, ACTIONS: ACTION}
@@ -101,7 +106,7 @@ class Intake:
         for message in messages:
             if message.value() is None:
                 stream_time = max(stream_time, self._watermark_or_never(message))
-                if stream == CHAMPION and (offset := mark_offset(message)) is not None:
+                if stream == CHAMPION and (offset := watermark_offset(message)) is not None:
                     sources[self._number] = max(sources.get(self._number, -1), offset)
                 continue
             answer = next(answers)
@@ -179,7 +184,7 @@ class Intake:
                 if value is not None:
                     self._take_one_repartitioned(message, value)
                     continue
-                time, stream = self._watermark(message), mark_stream(message) or ""
+                time, stream = self._watermark(message), watermark_stream(message) or ""
                 if stream not in self._others:
                     reason = f"no partition of another number is {stream[:100]!r}"
                     raise BadRecord("unknown-stream", reason)
@@ -224,12 +229,12 @@ class Intake:
             return NEVER
 
     def _watermark(self, message: Message) -> int:
-        time = mark_time(message)
+        time = watermark_time(message)
         if time is None:
-            raise BadRecord("empty", "the message has neither a value nor a mark")
+            raise BadRecord("empty", "the message has neither a value nor a watermark")
         ahead = time - message.timestamp()[1]
         if ahead > self._lane.ahead:
-            raise BadRecord("event-time-ahead", f"a mark {ahead / 1000:,.0f} s after it was appended")
+            raise BadRecord("event-time-ahead", f"a watermark {ahead / 1000:,.0f} s after it was appended")
         return time
 
     def _reject(self, message: Message, bad: BadRecord) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tailrace.contracts.records.lanes import Lane
 from tailrace.joiner.partition_state import ACTIONS, LABELS, PREDICTIONS, SHADOWS, PartitionState
 from tailrace.streaming.records import Record
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 
 MARK_EVERY_MS = 1_000
 """Watermark records are written when stream time has moved on by so much: event time, not wall time."""
@@ -21,7 +21,7 @@ def to_others(topics: Lane, number: int, partitions: int, state: PartitionState)
             state.announced[name] = stream_time
             for other in range(partitions):
                 if other != number:
-                    yield mark(topics.rekeyed, other, stream_time, stream=f"{name}/{number}")
+                    yield watermark_record(topics.rekeyed, other, stream_time, stream=f"{name}/{number}")
 
 
 def to_readers(topics: Lane, number: int, state: PartitionState) -> Iterator[Record]:
@@ -33,4 +33,4 @@ def to_readers(topics: Lane, number: int, state: PartitionState) -> Iterator[Rec
             time = min([time, *waiting])
         if time >= state.written[name] + MARK_EVERY_MS:
             state.written[name] = time
-            yield mark(topics.outcomes, number, time, stream=name)
+            yield watermark_record(topics.outcomes, number, time, stream=name)

@@ -20,7 +20,7 @@ from tailrace.errors import TailraceError
 from tailrace.streaming.backends.abstract import LogError
 from tailrace.streaming.backends.kafka.reading import HistoryReader
 from tailrace.streaming.records import TopicPartition
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 
 MOST_READ = 20_000
 """Offsets of one partition that are looked at; of more, their share of records is taken for that of the rest."""
@@ -91,7 +91,7 @@ def _records_in(
                 if time.monotonic() > deadline:
                     return None
                 for message in reader.poll(0.2):
-                    if mark_time(message) is None:
+                    if watermark_time(message) is None:
                         counts[TopicPartition(message.topic(), message.partition())] += 1
     except (LogError, TailraceError):
         return None

@@ -31,7 +31,7 @@ from tailrace.streaming.backends.kafka.clients import BoundedProducer
 from tailrace.streaming.ids import key_text
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.records import Record
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 
 _CHUNK = 1_000
 _TICK_S = 0.25
@@ -193,7 +193,7 @@ class Replay:
 
     def _write_watermarks(self, partitions: list[tuple[str, int]], time_ms: int) -> None:
         for topic, partition in partitions:
-            self._produce(mark(topic, partition, time_ms))
+            self._produce(watermark_record(topic, partition, time_ms))
             self.sent.marks += 1
 
     def _produce(self, record: Record) -> None:

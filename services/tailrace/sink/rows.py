@@ -46,7 +46,7 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import BadRecord
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import Message
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 
 _JSON_KINDS: dict[str, Kind] = {"requests": "requests", "labels": "labels", "actions": "actions"}
 
@@ -195,7 +195,7 @@ class RowReader:
     def _row(self, message: Message) -> Row | None:
         value = message.value()
         topic = message.topic()
-        if value is None and mark_time(message) is not None:
+        if value is None and watermark_time(message) is not None:
             return None
         if topic in CONTROL_TABLES:
             name = CONTROL_NAMES[topic]

@@ -20,7 +20,7 @@ EARLIEST_MS = -62_135_596_800_000
 """The year 1: no event is earlier."""
 
 
-def mark(
+def watermark_record(
     topic: str, partition: int, event_time_ms: int, *, stream: str | None = None, offset: int | None = None
 ) -> Record:
     """The watermark record that brings the partition's stream time to ``event_time_ms``.
@@ -37,18 +37,18 @@ def mark(
     return Record(topic, None, None, headers, partition)
 
 
-def mark_time(message: Message) -> int | None:
+def watermark_time(message: Message) -> int | None:
     """The event time of a watermark record in milliseconds; None where the message is none."""
     return _number(message, HEADER) if message.value() is None else None
 
 
-def mark_stream(message: Message) -> str | None:
+def watermark_stream(message: Message) -> str | None:
     """The stream that a watermark record is about; None where it names none."""
     stream = _content(message, STREAM_HEADER)
     return stream.decode(errors="replace") if isinstance(stream, bytes) else None
 
 
-def mark_offset(message: Message) -> int | None:
+def watermark_offset(message: Message) -> int | None:
     """The offset that its writer had read; None where it names none."""
     return _number(message, OFFSET_HEADER)
 

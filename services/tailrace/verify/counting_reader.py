@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from tailrace.streaming.records import Message, TopicPartition
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 from tailrace.verify.check import Growing
 from tailrace.verify.log import Log, OffsetRange
 from tailrace.verify.report import VerifyReport
@@ -39,7 +39,7 @@ class CountingReader:
             self._read += 1
             if self._read % _PROGRESS_EVERY == 0:
                 self._progress(self._read)
-            if mark_time(message) is None:
+            if watermark_time(message) is None:
                 self.events[TopicPartition(message.topic(), message.partition())].append(message.offset())
                 take(message)
         self._progress(self._read)

@@ -27,7 +27,7 @@ from tailrace.signing.signers import OWNER
 from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.kafka.reading import read_at
 from tailrace.streaming.records import Message, RecordRef, TopicPartition
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 from tailrace.verify.log import Log, OffsetRange
 from tailrace.verify.prediction_header import PredictionHeader, PredictionHeaders
 
@@ -88,7 +88,7 @@ class LoggedPredictions:
         """
         topics = [t for lane in map(Lane, self._lanes) for t in (lane.predictions, lane.shadow_predictions)]
         for message in self._log.read(self._within(topics, span)):
-            if mark_time(message) is not None or containing not in (message.value() or b""):
+            if watermark_time(message) is not None or containing not in (message.value() or b""):
                 continue
             try:
                 header = self._headers.read(message.value())

@@ -11,7 +11,7 @@ import numpy as np
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.streaming.records import DeadLetter, Message, TopicPartition
-from tailrace.streaming.watermark_records import mark_stream, mark_time
+from tailrace.streaming.watermark_records import watermark_stream, watermark_time
 from tailrace.windows.kinds import NO_TIME, Cell, ReadRows, Times, Windows
 
 Clocks = Mapping[tuple[TopicPartition, str], int]
@@ -70,17 +70,17 @@ def _count_topic(
 def _honest(
     windows: Windows, topic: str, messages: Sequence[Message], counted: CountedBatch
 ) -> Sequence[Message]:
-    """The messages, without those that have neither a value nor a mark, or one further ahead than is honest."""
+    """The messages, without those that have neither a value nor a watermark, or one further ahead than is honest."""
     lane = Lane.of(topic)
     applied = (each for history in windows.contracts().history.values() for each in history)
     ahead = max((a.contract.event_time.ahead_ms for a in applied if a.contract.lane == lane.name), default=0)
     kept = []
     for message in messages:
         if message.value() is None:
-            time, appended = mark_time(message), message.timestamp()[1]
+            time, appended = watermark_time(message), message.timestamp()[1]
             if time is None or time > appended + ahead:
                 code = "empty" if time is None else "event-time-ahead"
-                reason = "neither a value nor a mark, or a mark far ahead of its append time"
+                reason = "neither a value nor a watermark, or a watermark far ahead of its append time"
                 counted.dead_letters.append(DeadLetter(lane.dead_letters, message, code, reason))
                 continue
         kept.append(message)
@@ -99,7 +99,7 @@ def _times(
     times = np.full(len(messages), NO_TIME, dtype=np.int64)
     times[is_row] = good_times
     for at in np.flatnonzero(~is_row).tolist():
-        time = mark_time(messages[at])
+        time = watermark_time(messages[at])
         if time is not None:
             times[at] = time
     return times
@@ -131,7 +131,7 @@ def _move_by_marks(
 ) -> None:
     for at in np.flatnonzero(~is_row).tolist():
         message = messages[at]
-        time, stream = mark_time(message), mark_stream(message)
+        time, stream = watermark_time(message), watermark_stream(message)
         if time is None or stream is None or stream not in streams:
             continue
         key = TopicPartition(message.topic(), message.partition()), stream

@@ -215,7 +215,10 @@ def foreign(module: str, **methods: Any) -> Any:
         (None, "where it was made"),
         (foreign("own", get_params=lambda self: {}, fit=None), "BaseEstimator"),
     ],
-    ids=repr,
+    ids=[
+        *("pickled", "a path", "torch", "keras", "xgboost", "lightgbm", "catboost", "mlflow"),
+        *("wide", "a function", "a class", "none", "own"),
+    ],
 )
 def test_what_is_no_estimator_is_told_its_way(given: Any, way: str) -> None:
     frame, truth = models.rows()

@@ -20,7 +20,7 @@ from tailrace.joiner.store import KeyValueStore
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Bounds, Budget, size_of
 from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
-from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
+from tailrace.streaming.watermark_records import watermark_record, watermark_stream, watermark_time
 from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 
 NOW = 1_600_000_000_000
@@ -100,12 +100,15 @@ def test_without_a_store_history_begins_where_the_metadata_says() -> None:
     # Much later, what is long over is not read again.
     far = NOW + 10_000_000
     inputs = {
-        name: messages([mark(f"credit.{name}", 0, far + at) for at in range(0, 200_000, 10_000)], start=3)
+        name: messages(
+            [watermark_record(f"credit.{name}", 0, far + at) for at in range(0, 200_000, 10_000)], start=3
+        )
         for name in INPUTS[:4]
     }
     _, committed = run(own, **inputs)
     _, committed = run(
-        own, **{name: messages([mark(f"credit.{name}", 0, far + 600_000)], 30) for name in INPUTS[:4]}
+        own,
+        **{name: messages([watermark_record(f"credit.{name}", 0, far + 600_000)], 30) for name in INPUTS[:4]},
     )
     starts = {name: Facts.of(last).start for name, last in committed.items()}
     assert starts == dict.fromkeys(starts, 30)
@@ -115,15 +118,15 @@ def test_what_was_said_before_a_restart_is_not_said_again() -> None:
     for store in (MemoryKeyValueStore(), None):
         first = opened(store or MemoryKeyValueStore())
         p, received = messages(predictions(4)), messages(labels(4))
-        ends = [mark("credit.actions", 0, NOW + 2_500)]
+        ends = [watermark_record("credit.actions", 0, NOW + 2_500)]
         made, committed = run(first, predictions=p, labels=received, actions=messages(ends))
         assert made == ["r0", "r1", "r2"]
         again = opened(store or MemoryKeyValueStore(), {name: Committed(0) for name in INPUTS} | committed)
         by_name = {"predictions": p, "labels": received, "actions": messages(ends)}
         for name, (start, end) in again.history.items():
             again.restore(name, by_name[name][start:end], Budget())
-        later = messages([mark("credit.actions", 0, NOW + 9_000)], start=1)
-        more = messages([mark("credit.labels", 0, NOW + 9_000)], start=4)
+        later = messages([watermark_record("credit.actions", 0, NOW + 9_000)], start=1)
+        more = messages([watermark_record("credit.labels", 0, NOW + 9_000)], start=4)
         made, _ = run(again, actions=later, labels=more)
         assert made == ["r3"]
 
@@ -140,8 +143,8 @@ def test_a_record_of_the_history_that_stops_processes_is_left_out(monkeypatch: p
     monkeypatch.setattr(Intake, "take", failing)
     own.restore("labels", messages(labels(4)), Budget())
     monkeypatch.undo()
-    time = [mark("credit.actions", 0, NOW + 9_000)]
-    more = messages([mark("credit.labels", 0, NOW + 9_000)], start=4)
+    time = [watermark_record("credit.actions", 0, NOW + 9_000)]
+    more = messages([watermark_record("credit.labels", 0, NOW + 9_000)], start=4)
     made, _ = run(own, predictions=messages(predictions(4)), actions=messages(time), labels=more)
     assert made == ["r0", "r1", "r3"]
 
@@ -152,7 +155,7 @@ def test_what_is_ahead_of_the_slowest_clock_pauses(monkeypatch: pytest.MonkeyPat
     run(own, labels=messages(labels(3)))
     assert list(own.ahead()) == ["labels"]
     assert "clock of actions/0" in own.ahead()["labels"]
-    run(own, actions=messages([mark("credit.actions", 0, NOW + 5_000)]))
+    run(own, actions=messages([watermark_record("credit.actions", 0, NOW + 5_000)]))
     assert own.ahead() == {}
 
 
@@ -160,7 +163,10 @@ def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that
     own = opened(MemoryKeyValueStore())
     (label,) = messages([labels(1)[0]._replace(headers=(("trace", b"\xff"),))])
     run(own, labels=[label])
-    far = {name: messages([mark(f"credit.{name}", 0, NOW + 10_000_000)], start=1) for name in INPUTS[:4]}
+    far = {
+        name: messages([watermark_record(f"credit.{name}", 0, NOW + 10_000_000)], start=1)
+        for name in INPUTS[:4]
+    }
     result = own.process(far, Budget())
     assert result is not None
     (letter,) = result.letters
@@ -189,7 +195,9 @@ def test_what_is_too_large_is_refused_unread_and_its_neighbours_are_joined() -> 
         ("too-large", 1),
     ]
     own.apply(result)
-    marks = {name: messages([mark(f"credit.{name}", 0, NOW + 10_000)], start=3) for name in INPUTS[:4]}
+    marks = {
+        name: messages([watermark_record(f"credit.{name}", 0, NOW + 10_000)], start=3) for name in INPUTS[:4]
+    }
     assert run(own, **marks)[0] == ["r0"]
 
 
@@ -198,7 +206,10 @@ def test_the_dead_letter_of_a_label_from_before_its_request_says_what_to_do() ->
     early = MADE.label(request_id="r0", loan_id="k0", at=NOW - 10_001, bad=True)
     on_time = MADE.label(request_id="r1", loan_id="k1", at=NOW + 1_000 - 10_000, bad=True)
     run(own, labels=messages([early, on_time]), predictions=messages(predictions(2)))
-    far = {name: messages([mark(f"credit.{name}", 0, NOW + 10_000_000)], start=2) for name in INPUTS[:4]}
+    far = {
+        name: messages([watermark_record(f"credit.{name}", 0, NOW + 10_000_000)], start=2)
+        for name in INPUTS[:4]
+    }
     result = own.process(far, Budget())
     assert result is not None
     (letter,) = result.letters
@@ -213,7 +224,8 @@ def test_what_is_due_leaves_room_for_what_else_its_step_writes(bounds: Bounds) -
     own = opened(MemoryKeyValueStore())
     run(own, predictions=messages(predictions(200)), labels=messages(labels(200)))
     inputs = {
-        name: messages([mark(f"credit.{name}", 0, NOW + 200_000)], 200) for name in ("labels", "actions")
+        name: messages([watermark_record(f"credit.{name}", 0, NOW + 200_000)], 200)
+        for name in ("labels", "actions")
     }
     made: list[str] = []
     while inputs or own.due():
@@ -229,7 +241,9 @@ def test_what_is_due_leaves_room_for_what_else_its_step_writes(bounds: Bounds) -
 def test_on_a_lane_that_has_been_idle_a_restart_finds_the_clocks_of_the_other_partitions() -> None:
     """They were told once, and a partition to which nothing comes tells nothing more."""
     far = NOW + 50_000
-    clocks = messages([mark("credit.rekeyed", 0, far, stream=f"{name}/1") for name in ("labels", "actions")])
+    clocks = messages(
+        [watermark_record("credit.rekeyed", 0, far, stream=f"{name}/1") for name in ("labels", "actions")]
+    )
     first = opened(MemoryKeyValueStore(), partitions=2)
     committed = {name: Committed(0) for name in INPUTS}
     by_name = {"rekeyed": clocks, "predictions": messages(predictions(4)[3:])}
@@ -238,9 +252,9 @@ def test_on_a_lane_that_has_been_idle_a_restart_finds_the_clocks_of_the_other_pa
     again = opened(MemoryKeyValueStore(), committed, partitions=2)
     for name, (start, end) in again.history.items():
         again.restore(name, by_name[name][start:end], Budget())
-    ends = messages([mark("credit.actions", 0, far)])
+    ends = messages([watermark_record("credit.actions", 0, far)])
     label = labels(4)[3]  # whose key is of this partition
-    made, _ = run(again, labels=messages([label, mark("credit.labels", 0, far)]), actions=ends)
+    made, _ = run(again, labels=messages([label, watermark_record("credit.labels", 0, far)]), actions=ends)
     assert made == ["r3"]
 
 
@@ -249,17 +263,17 @@ def test_a_mark_of_shadows_does_not_pass_one_that_waits_for_the_champions_answer
     shadow = MADE.prediction(RecordRef("credit.requests", 0, 0), "r0", "k0", NOW, shadow=True)
     own = opened(MemoryKeyValueStore())
     inputs = {
-        "shadow-predictions": messages([shadow, mark("credit.shadow-predictions", 0, far)]),
-        "predictions": messages([mark("credit.predictions", 0, far)]),
-        "labels": messages([*labels(1), mark("credit.labels", 0, far)]),
-        "actions": messages([mark("credit.actions", 0, far)]),
+        "shadow-predictions": messages([shadow, watermark_record("credit.shadow-predictions", 0, far)]),
+        "predictions": messages([watermark_record("credit.predictions", 0, far)]),
+        "labels": messages([*labels(1), watermark_record("credit.labels", 0, far)]),
+        "actions": messages([watermark_record("credit.actions", 0, far)]),
     }
 
     def marked(result: StepResult | None) -> dict[str | None, int | None]:
         assert result is not None
         own.apply(result)
         marks = [m for m in messages(result.records) if m.topic() == MADE.lane.outcomes and m.value() is None]
-        return {mark_stream(m): mark_time(m) for m in marks}
+        return {watermark_stream(m): watermark_time(m) for m in marks}
 
     assert marked(own.process(inputs, Budget())) == {"predictions": far, "shadow-predictions": NOW}
     champion = messages([predictions(1)[0]], start=1)
@@ -271,11 +285,11 @@ def test_a_label_is_late_that_is_more_than_the_lateness_behind_its_partition(beh
     own = opened(MemoryKeyValueStore())
     clock = NOW + 10_000
     label = MADE.label(request_id="r0", loan_id="k0", at=clock - behind, bad=True)
-    ends = [mark("credit.actions", 0, clock + 1), mark("credit.labels", 0, clock + 1)]
+    ends = [watermark_record("credit.actions", 0, clock + 1), watermark_record("credit.labels", 0, clock + 1)]
     result = own.process(
         {
             "predictions": messages(predictions(1)),
-            "labels": messages([mark("credit.labels", 0, clock), label, ends[1]]),
+            "labels": messages([watermark_record("credit.labels", 0, clock), label, ends[1]]),
             "actions": messages(ends[:1]),
         },
         Budget(),
@@ -287,6 +301,6 @@ def test_a_label_is_late_that_is_more_than_the_lateness_behind_its_partition(beh
 
 def test_up_to_where_requests_were_read_never_goes_back() -> None:
     own = opened(MemoryKeyValueStore())
-    answers = [*predictions(8), mark("credit.predictions", 0, NOW + 9_000, offset=3)]
+    answers = [*predictions(8), watermark_record("credit.predictions", 0, NOW + 9_000, offset=3)]
     _, committed = run(own, predictions=messages(answers))
     assert Facts.of(committed["predictions"]).sources == {0: 7}

@@ -11,7 +11,7 @@ from tailrace.scorer.serving.handover import Handover
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.processor import Output
 from tailrace.streaming.records import Record, TopicPartition
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 
 LEVELS = "service_levels: {answered: 99%}\nalerts: {silence: 1h, severe: [dead-letter share over 50%]}\n"
 
@@ -99,7 +99,7 @@ def test_a_shadow_scorer_counts_none() -> None:
 
 def test_marks_are_no_requests_and_what_waits_is_not_counted_yet() -> None:
     bench = Lane().bench
-    made = mark("credit.requests", 0, NOW)
+    made = watermark_record("credit.requests", 0, NOW)
     output = bench.process([bench.message(made), bench.message(Record("credit.requests", b"{}"))])
     assert counted(output, 0) == [1, 1]
     waits = TopicPartition("credit.requests", 1)

@@ -23,7 +23,7 @@ from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import PausedPartition, Record, RecordRef, TopicPartition
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.testing.formula_model import Formula, formula_model
 
 FIRST = TopicPartition("credit.requests", 0)
@@ -92,16 +92,16 @@ def test_answers_keep_the_order_of_requests_and_marks() -> None:
     values = [bench.publisher.request_value(REQUEST | {"request_id": f"r{i}"}) for i in range(4)]
     messages = [
         bench.message(Record("credit.requests", values[0])),
-        bench.message(mark("credit.requests", 0, NOW)),
+        bench.message(watermark_record("credit.requests", 0, NOW)),
         bench.message(Record("credit.requests", as_json(request_id="json"))),
         bench.message(Record("credit.requests", values[1])),
-        bench.message(mark("credit.requests", 3, NOW + 1)),
+        bench.message(watermark_record("credit.requests", 3, NOW + 1)),
     ]
     output = bench.process(messages)
     assert [r.partition for r in output.records] == [None, 0, 0, None, None, 3]
-    assert output.records[1] == mark("credit.predictions", 0, HOUR, offset=0)
-    assert output.records[2] == mark("credit.predictions", 0, NOW, offset=1)
-    assert output.records[5] == mark("credit.predictions", 3, NOW + 1, offset=0)
+    assert output.records[1] == watermark_record("credit.predictions", 0, HOUR, offset=0)
+    assert output.records[2] == watermark_record("credit.predictions", 0, NOW, offset=1)
+    assert output.records[5] == watermark_record("credit.predictions", 3, NOW + 1, offset=0)
     assert [e["request_id"] for e in bench.events(output)] == ["r0", "json", "r1"]
 
 
@@ -616,7 +616,7 @@ def test_shadows_score_the_same_requests_to_their_own_topic() -> None:
 def test_without_a_shadow_nothing_is_written_and_nothing_waits() -> None:
     bench = serving("shadow")
     output = bench.score(good(bench, "r"), b"bad")
-    assert output.records == [mark(SHADOW, 0, HOUR, offset=0)]
+    assert output.records == [watermark_record(SHADOW, 0, HOUR, offset=0)]
     assert (output.dead_letters, output.paused) == ([], {})
     publisher = Publisher()
     bare = Bench(publisher.logic("shadow"), publisher)
@@ -626,8 +626,8 @@ def test_without_a_shadow_nothing_is_written_and_nothing_waits() -> None:
 
 def test_shadows_pass_marks_on() -> None:
     bench = serving("shadow")
-    output = bench.process([bench.message(mark("credit.requests", 0, NOW))])
-    assert output.records == [mark(SHADOW, 0, NOW, offset=0)]
+    output = bench.process([bench.message(watermark_record("credit.requests", 0, NOW))])
+    assert output.records == [watermark_record(SHADOW, 0, NOW, offset=0)]
 
 
 @pytest.mark.parametrize("role", ["champion", "shadow"])
@@ -662,7 +662,7 @@ def test_a_batch_that_is_offered_again_tells_the_time_again() -> None:
 
 def test_a_mark_too_far_ahead_is_a_dead_letter() -> None:
     bench = serving()
-    output = bench.process([bench.message(mark("credit.requests", 0, NOW + 400 * 86_400_000))])
+    output = bench.process([bench.message(watermark_record("credit.requests", 0, NOW + 400 * 86_400_000))])
     assert output.records == []
     assert codes(output.dead_letters) == [("event-time-ahead", None)]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.scorer.batch import Batch
 from tailrace.streaming.records import Record, Records, Runs
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 
 
 def answers(topic: str, *positions: int) -> Records:
@@ -36,7 +36,7 @@ def test_records_of_two_topics_stay_in_theirs() -> None:
 
 
 def test_a_mark_stands_behind_what_was_answered_to_its_message() -> None:
-    watermark = mark("out", 0, 1_000, offset=1)
+    watermark = watermark_record("out", 0, 1_000, offset=1)
     records = written(([1, 3], answers("out", 1, 3)), ([0], answers("out", 0)), ([1], [watermark]))
     assert records == [*answers("out", 0, 1), watermark, *answers("out", 3)]
 
@@ -54,7 +54,7 @@ def test_marks_stand_among_answers_of_several_versions(owners: list[int], waterm
         if positions:
             work.write(np.array(positions), answers("out", *positions))
             expected += list(zip(positions, answers("out", *positions), strict=True))
-    marks = [(at, mark("out", 0, at, offset=at)) for at in watermark]
+    marks = [(at, watermark_record("out", 0, at, offset=at)) for at in watermark]
     if marks:
         work.write(np.array(watermark), [record for _, record in marks])
     expected = [record for _, record in sorted([*expected, *marks], key=lambda each: each[0])]
@@ -67,7 +67,7 @@ def test_marks_stand_among_answers_of_several_versions(owners: list[int], waterm
 def test_a_mark_among_thousands_of_answers_costs_these_nothing() -> None:
     work = Batch(["requests"] * 5_000, [0] * 5_000, [*range(5_000)], [0] * 5_000, 0)
     work.write(np.arange(5_000), answers("out", *range(5_000)))
-    work.write(np.array([3_000]), [mark("out", 0, 1_000, offset=3_000)])
+    work.write(np.array([3_000]), [watermark_record("out", 0, 1_000, offset=3_000)])
     records = work.records()
     assert isinstance(records, Runs)
     assert [len(run) for run in records.runs] == [3_001, 1, 1_999]

@@ -20,7 +20,7 @@ from tailrace.errors import BadRecord, Unavailable
 from tailrace.sink.rows import Row, RowReader, TableLayout, blocks, unreadable
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import DeadLetter, PlainMessage
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.testing.signed_records import Control
 
@@ -293,7 +293,7 @@ def test_a_time_that_clickhouse_has_is_kept_as_it_is(world: World, given: int | 
 
 
 def test_marks_are_no_rows(world: World) -> None:
-    record = mark("credit.requests", 2, 99)
+    record = watermark_record("credit.requests", 2, 99)
     assert world.reader.read(world.message(record.topic, record.value, record.key, record.headers)) is None
 
 

@@ -57,20 +57,29 @@ def test_what_is_no_dead_letter_is_not_taken_for_one() -> None:
 
 @pytest.mark.parametrize("time_ms", [0, 1_700_000_000_123, -1])
 def test_a_mark_tells_its_time(time_ms: int) -> None:
-    assert marks.mark_time(carried(marks.mark("l.requests", 2, time_ms))) == time_ms
+    assert marks.watermark_time(carried(marks.watermark_record("l.requests", 2, time_ms))) == time_ms
 
 
 def test_other_messages_are_no_marks() -> None:
-    assert marks.mark_time(PlainMessage("l.requests", 0, 0, None)) is None
-    assert marks.mark_time(PlainMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, b"soon")])) is None
+    assert marks.watermark_time(PlainMessage("l.requests", 0, 0, None)) is None
+    assert (
+        marks.watermark_time(PlainMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, b"soon")]))
+        is None
+    )
     far = b"%d" % 2**62  # more than a clock can hold
-    assert marks.mark_time(PlainMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, far)])) is None
-    assert marks.mark_time(PlainMessage("l.requests", 0, 0, b"v", headers=[(marks.HEADER, b"1")])) is None
+    assert marks.watermark_time(PlainMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, far)])) is None
+    assert (
+        marks.watermark_time(PlainMessage("l.requests", 0, 0, b"v", headers=[(marks.HEADER, b"1")])) is None
+    )
 
 
 def test_what_says_two_times_is_no_mark_and_two_streams_are_none() -> None:
     two = [(marks.HEADER, b"5"), (marks.HEADER, b"6")]
-    assert marks.mark_time(PlainMessage("l.requests", 0, 0, None, headers=two)) is None
-    record = marks.mark("l.outcomes", 0, 5, stream="predictions", offset=3)
+    assert marks.watermark_time(PlainMessage("l.requests", 0, 0, None, headers=two)) is None
+    record = marks.watermark_record("l.outcomes", 0, 5, stream="predictions", offset=3)
     again = PlainMessage("l.outcomes", 0, 0, None, headers=[*record.headers, *record.headers[1:]])
-    assert (marks.mark_time(again), marks.mark_stream(again), marks.mark_offset(again)) == (5, None, None)
+    assert (marks.watermark_time(again), marks.watermark_stream(again), marks.watermark_offset(again)) == (
+        5,
+        None,
+        None,
+    )

@@ -30,7 +30,7 @@ from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.bounds import STEP, Budget
 from tailrace.streaming.records import Record, TopicPartition
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 from tailrace.windows.closing import ModelWindows, PartPlace
 from tailrace.windows.counting import parts
 from tailrace.windows.kinds import Cell
@@ -119,9 +119,11 @@ def filled(records: Sequence[Record]) -> MemoryLog:
 
 
 def passing_time(until: int) -> list[Record]:
-    marks = [mark(topic, p, until) for topic in STREAMS for p in range(PARTITIONS)]
+    marks = [watermark_record(topic, p, until) for topic in STREAMS for p in range(PARTITIONS)]
     of_outcomes = [
-        mark(LANE.outcomes, p, until, stream=stream) for stream in STREAMS.values() for p in range(PARTITIONS)
+        watermark_record(LANE.outcomes, p, until, stream=stream)
+        for stream in STREAMS.values()
+        for p in range(PARTITIONS)
     ]
     return [*marks, *of_outcomes]
 
@@ -147,11 +149,11 @@ def histories(draw: st.DrawFn) -> list[Record]:
             known = marked[partition, stream] + draw(st.integers(0, 30))
             if is_mark:
                 marked[partition, stream] = known
-                records.append(mark(topic, partition, known, stream=stream))
+                records.append(watermark_record(topic, partition, known, stream=stream))
                 continue
             row |= {"t": max(0, known - draw(st.integers(0, 60))), "stream": stream, "known": known}
         elif is_mark:
-            records.append(mark(topic, partition, time))
+            records.append(watermark_record(topic, partition, time))
             continue
         records.append(Record(topic, json.dumps(row).encode(), None, (), partition))
     return [*records, *(passing_time(10_000) if draw(st.booleans()) else [])]

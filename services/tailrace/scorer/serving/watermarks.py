@@ -16,7 +16,7 @@ from tailrace.errors import BadRecord
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.plans import LanePlans
 from tailrace.streaming.records import TopicPartition
-from tailrace.streaming.watermark_records import mark
+from tailrace.streaming.watermark_records import watermark_record
 
 _NEVER = -(2**62)
 
@@ -27,7 +27,7 @@ def refuse_ahead(batch: Batch, plans: LanePlans) -> None:
         ahead = time - batch.appended[at]
         if ahead > plans.ahead_ms(batch.topics[at]):
             del batch.watermarks[at]
-            reason = f"a mark {ahead / 1000:,.0f} s after it was appended"
+            reason = f"a watermark {ahead / 1000:,.0f} s after it was appended"
             batch.bad[at] = BadRecord("event-time-ahead", reason)
 
 
@@ -68,7 +68,9 @@ def _write(batch: Batch, times: Mapping[int, int], plans: LanePlans) -> None:
     """Watermark records of these times, by position of the message that each comes from."""
     if times:
         records = [
-            mark(plans.predictions(batch.topics[at]), batch.partitions[at], time, offset=batch.offsets[at])
+            watermark_record(
+                plans.predictions(batch.topics[at]), batch.partitions[at], time, offset=batch.offsets[at]
+            )
             for at, time in times.items()
         ]
         batch.write(np.array(list(times)), records)

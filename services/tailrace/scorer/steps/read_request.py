@@ -22,7 +22,7 @@ from tailrace.errors import BadRecord
 from tailrace.scorer.plans import ServingPlan
 from tailrace.scorer.rows import Requests
 from tailrace.streaming.records import Message
-from tailrace.streaming.watermark_records import mark_time
+from tailrace.streaming.watermark_records import watermark_time
 
 MODEL = "model"
 
@@ -82,9 +82,9 @@ def read_requests(
 def _read_watermarks(reading: Reading, batch: Sequence[Message], values: Sequence[bytes | None]) -> None:
     for at, (message, value) in enumerate(zip(batch, values, strict=True)):
         if value is None:
-            time = mark_time(message)
+            time = watermark_time(message)
             if time is None:
-                reading.bad[at] = BadRecord("empty", "the message has neither a value nor a mark")
+                reading.bad[at] = BadRecord("empty", "the message has neither a value nor a watermark")
             else:
                 reading.watermarks[at] = time
 

@@ -58,7 +58,11 @@ class BoundedProducer:
         # librdkafka's own limit is not to be reached: where a record's time is up, it takes another epoch, and sends
         # again under it what is unanswered in other partitions, which Kafka may have.
         own = {"delivery.timeout.ms": int(2_000 * patience_s)}
-        usual = {"enable.idempotence": True, "partitioner": "murmur2_random", "reconnect.backoff.max.ms": 1_000}
+        usual = {
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "reconnect.backoff.max.ms": 1_000,
+        }
         self._options = {**usual, **options, **own}
         self._patience_s, self._make = patience_s, make
         self._lock = RLock()
