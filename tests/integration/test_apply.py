@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,24 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
         match=rf"features.{feature}: version 1 \(champion\) could not serve: the model reads {feature}",
     ):
         plan([file], contracts(where), in_service(where, tmp_path))
+
+
+def test_what_is_held_changes_nothing_for_producers(where: Connection, tmp_path: Path) -> None:
+    file = tmp_path / "held.yaml"
+    text = TEXT.replace("MODEL", "apply-held")
+    file.write_text(text)
+    fold = bring_into_force(where, file)
+    registry = RegistryClient(where.registry, where.registry_auth)
+    before = registry.latest("apply-held.requests-value")
+    assert before is not None
+    file.write_text(text.replace("features:\n", "features:\n  added: {type: number, missing: pass}\n"))
+    changed = [replace(each, is_held=True) for each in plan([file], fold)]
+    assert changed[0].is_needed
+    apply(where, changed, fold, print)
+    assert "apply-held" in contracts(where).held
+    anew = RegistryClient(where.registry, where.registry_auth)
+    assert anew.latest("apply-held.requests-value") == before
+    bring_into_force(where, file)
+    after = RegistryClient(where.registry, where.registry_auth).latest("apply-held.requests-value")
+    assert after is not None
+    assert after.version == before.version + 1

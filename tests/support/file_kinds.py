@@ -215,6 +215,15 @@ FILE_KINDS = (
     ),
     FileKind(
         VALUES,
+        "1.234 in all rows, and no column that says what the point means",
+        "read with the point before decimals, said; `--decimal ,` reads thousands",
+        table("v;y", lambda n: f"{n % 9 + 1}.{n % 1000:03};{n % 3 % 2}"),
+        types={"v": "number"},
+        values=(("v", 1, 2.001),),
+        says=("numbers such as", "`--decimal ','` reads them the other way"),
+    ),
+    FileKind(
+        VALUES,
         "a sign of currency or percent",
         "the number without it",
         _column(lambda n: f"${_x(n)}"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tailrace.contracts.state.contracts import AppliedContract, Contracts
     from tailrace.control.apply import ApplyPlan
     from tailrace.files.drafting.target import Task
+    from tailrace.files.numbers import Decimal
 
 contracts_app = typer.Typer(no_args_is_help=True, help="Check and show model contracts.")
 app.add_typer(contracts_app, name="contracts")
@@ -63,6 +64,9 @@ def init(
         str | None, typer.Option(help="Time between two rows of a file without times, such as 30min.")
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of a CSV file, such as cp1252.")] = None,
+    decimal: Annotated[
+        str | None, typer.Option(help="What stands before decimals in a CSV file: '.' or ','.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,6 +94,7 @@ def init(
         missing=missing or (),
         every_ms=parsed("--every", every, parse_duration),
         encoding=encoding,
+        decimal=_decimal(decimal),
     )
     drafted = draft(file, name, target, options, team=applied_by(), now_ms=int(clock.time() * 1000))
     contract_path, mapping_path = write(drafted, Path(), overwrite=force)
@@ -104,6 +109,13 @@ def init(
             f"wrote {contract_path} and {mapping_path}; next: `tailrace apply`, then "
             f"`tailrace train {name} --data {shlex.quote(str(file))}`"
         )
+
+
+def _decimal(text: str | None) -> Decimal | None:
+    known: dict[str, Decimal] = {".": ".", ",": ","}
+    if text is not None and text not in known:
+        raise UsageError(f"--decimal {text!r} is not known: '.' or ','")
+    return None if text is None else known[text]
 
 
 def _task(text: str | None) -> Task | None:

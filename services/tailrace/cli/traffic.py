@@ -12,7 +12,7 @@ import typer
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, parsed, progress, say, to_json
 from tailrace.connection import home_dir
-from tailrace.errors import UsageError
+from tailrace.errors import TailraceError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -72,6 +72,8 @@ def replay(
     rows = read_rows(file, mapping, contract, where=where, limit=limit, say=say)
     if rows.is_empty():
         raise UsageError(f"{file}: no row is left to send; check --where and --limit")
+    now_ms = int(time.time() * 1000)
+    _say_ahead(file, rows[contract.event_time.name], now_ms + contract.event_time.skew_ms)
     champion = champion_manifest(addresses, home_dir(), model)
     if champion is None:
         say(
@@ -80,7 +82,6 @@ def replay(
     trained = count_trained(champion.lineage.trained_on if champion else None, file, mapping, contract, rows)
     replayed = _say_overlap(addresses, contract, file, rows)
     labels, not_due = NOTHING, 0
-    now_ms = int(time.time() * 1000)
     if delay is not None:
         labels, not_due = labels_after(rows, contract, delay, until_ms=now_ms)
         _say_not_due(rows, contract, delay, not_due, len(labels.row), now_ms)
@@ -109,6 +110,24 @@ def replay(
             "no labels were sent: `--label-delay 1d` sends each a day after its request, so that answers can be judged"
         )
     say(f"`tailrace verify --model {model}` settles the account once all is answered")
+
+
+def _say_ahead(file: Path, times: pl.Series, latest_ms: int) -> None:
+    """Which rows will be refused, since they are later than now.
+
+    Raises:
+        TailraceError: all of them.
+    """
+    from tailrace.files.instants import format_time
+
+    ahead = times.filter(times > latest_ms)
+    if ahead.is_empty():
+        return
+    what = f"{len(ahead):,} of {len(times):,} rows are later than now, the first {format_time(int(ahead[0]))}"
+    remedy = "leave them out with --where, or say with `tailrace init --time-format` how times are written"
+    if len(ahead) == len(times):
+        raise TailraceError(f"{file}: {what}, and none would be answered: {remedy}")
+    say(f"{what}: each becomes a dead letter, event-time-ahead; {remedy}")
 
 
 def _say_overlap(where_is: Connection, contract: ModelContract, file: Path, rows: pl.DataFrame) -> int:

@@ -196,6 +196,8 @@ def apply(
     registry = RegistryClient(connection.registry, connection.registry_auth)
     needed = [plan for plan in plans if plan.is_needed]
     new = [plan.contract for plan in needed]
+    # Producers write by the newest schema: that of a contract that is held is registered when it comes into force.
+    held = {plan.contract.model for plan in needed if plan.is_held}
     lanes_of: dict[str, list[ModelContract]] = {}
     for contract in new:
         lanes_of.setdefault(contract.lane, []).append(contract)
@@ -214,7 +216,8 @@ def apply(
                 for contract in lanes_of[lane]:
                     if failed.is_set():
                         return
-                    register_schemas(registry, contract)
+                    if contract.model not in held:
+                        register_schemas(registry, contract)
                     if make_tables is not None:
                         make_tables(contract)
 

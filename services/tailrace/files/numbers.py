@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -31,6 +31,14 @@ class NumberFormat(NamedTuple):
 
 
 POINT, COMMA = ".", ","
+Decimal = Literal[".", ","]
+
+
+class FoundFormat(NamedTuple):
+    """How a file seems to write numbers, and the columns that could be read otherwise, where none decides."""
+
+    form: NumberFormat
+    unsure: list[str]
 
 
 def numbers(texts: pl.Series, form: NumberFormat) -> pl.Series:
@@ -60,15 +68,16 @@ def has_leading_zeros(texts: pl.Series) -> bool:
     return bool(texts.str.contains(r"^0\d+$").fill_null(value=False).any())
 
 
-def number_format(columns: Iterable[pl.Series], delimiter: str) -> NumberFormat:
+def find_format(columns: Iterable[pl.Series], delimiter: str, decimal: Decimal | None = None) -> FoundFormat:
     """How a file writes its numbers, by all columns of texts, words for missing taken out.
 
-    Where a point or comma may mean either, columns of which it is sure decide. Where none is, three digits behind a
-    comma are decimals in a file whose delimiter is a semicolon, and thousands in any other.
+    ``decimal`` is what stands before decimals, where it was told. Where a point or comma may mean either, columns of
+    which it is sure decide. Where none is, three digits behind a comma are decimals in a file whose delimiter is a
+    semicolon, and thousands in any other.
     """
     votes = {POINT: 0, COMMA: 0}
     groups = {POINT: "", COMMA: ""}
-    open_columns = []
+    open_columns: list[tuple[pl.Series, dict[str, str | None]]] = []
     for column in columns:
         texts = column.drop_nulls().unique()
         if texts.is_empty() or are_whole(texts, NumberFormat()):
@@ -80,10 +89,12 @@ def number_format(columns: Iterable[pl.Series], delimiter: str) -> NumberFormat:
             groups[sure[0]] += fits[sure[0]] or ""
         elif len(sure) == 2:
             open_columns.append((texts, fits))
-    decimal = _decided(votes, [texts for texts, _ in open_columns], delimiter)
+    is_unsure = decimal is None and votes[POINT] == votes[COMMA]
+    chosen = decimal or _decided(votes, [texts for texts, _ in open_columns], delimiter)
     for _, fits in open_columns:
-        groups[decimal] += fits[decimal] or ""
-    return NumberFormat(decimal, "".join(sorted(set(groups[decimal]))))
+        groups[chosen] += fits[chosen] or ""
+    form = NumberFormat(chosen, "".join(sorted(set(groups[chosen]))))
+    return FoundFormat(form, [texts.name for texts, _ in open_columns] if is_unsure else [])
 
 
 def _decided(votes: dict[str, int], unsure: list[pl.Series], delimiter: str) -> str:

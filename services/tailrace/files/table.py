@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tailrace.files.csv_reader import Dialect, read_texts
 from tailrace.files.data_mapping import FileFormat
 from tailrace.files.inference import InferredColumn, infer
 from tailrace.files.missing import MissingWords, without_numbers_words
-from tailrace.files.numbers import NumberFormat, number_format
+from tailrace.files.numbers import Decimal, FoundFormat, NumberFormat, find_format
 from tailrace.files.parquet_reader import read_typed
 
 
@@ -68,6 +69,7 @@ def read_table(
     known: FileFormat | None = None,
     missing: MissingWords | None = None,
     encoding: str | None = None,
+    decimal: Decimal | None = None,
 ) -> Table:
     """Reads a file of CSV (gzip, too) or Parquet.
 
@@ -76,6 +78,7 @@ def read_table(
         known: how it is written, as it was found before; else it is found.
         missing: words that stand for a missing value; by default the usual ones.
         encoding: of a CSV file, where it was told.
+        decimal: what stands before the decimals in it, where it was told.
 
     Raises:
         TailraceError: it cannot be read, or has no rows.
@@ -86,14 +89,18 @@ def read_table(
         frame, notes = read_typed(path)
         form = None
     else:
-        frame, form, notes = _read_csv(path, known, missing, encoding)
+        frame, form, notes = _read_csv(path, known, missing, encoding, decimal)
     if frame.height == 0:
         raise TailraceError(f"{path}: has no rows")
     return Table(path, digest, frame, form, missing, notes)
 
 
 def _read_csv(
-    path: Path, known: FileFormat | None, missing: MissingWords, encoding: str | None
+    path: Path,
+    known: FileFormat | None,
+    missing: MissingWords,
+    encoding: str | None,
+    decimal: Decimal | None,
 ) -> tuple[pl.DataFrame, FileFormat, list[str]]:
     if encoding is None and known is not None and known.encoding != "utf-8":
         encoding = known.encoding
@@ -104,6 +111,17 @@ def _read_csv(
     if known is not None:
         return read.frame, known, notes
     texts = [without_numbers_words(column, missing.in_numbers(column.name)) for column in read.frame]
-    decimal, thousands = number_format(texts, read.dialect.delimiter)
-    form = FileFormat(**read.dialect._asdict(), encoding=text.encoding, decimal=decimal, thousands=thousands)  # type: ignore[arg-type]
-    return read.frame, form, notes
+    found = find_format(texts, read.dialect.delimiter, decimal)
+    form = FileFormat(**read.dialect._asdict(), encoding=text.encoding, **found.form._asdict())
+    return read.frame, form, [*notes, *_unsure(texts, found)]
+
+
+def _unsure(texts: Sequence[pl.Series], found: FoundFormat) -> Iterator[str]:
+    decimal, other = found.form.decimal, "," if found.form.decimal == "." else "."
+    for column in texts:
+        if column.name in found.unsure:
+            example = column.filter(column.str.contains(r"\d[.,]\d")).first()
+            yield (
+                f"{column.name!r}: numbers such as {example!s} can be read in two ways, and are read with {decimal!r} "
+                f"before decimals: `--decimal '{other}'` reads them the other way"
+            )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 
+from tailrace.avro.registry import IncompatibleSchema
 from tailrace.contracts.state.contracts import RELEASE, AppliedContract, Contracts, record_of
 from tailrace.contracts.state.records import ControlRecords
+from tailrace.control.registration import register_schemas
 from tailrace.models.catalog import Catalog
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.models.rollout_state.in_service import versions_in_service
 from tailrace.streaming.records import Record
+
+log = logging.getLogger(__name__)
 
 Released = tuple[str, int, str]
 """A model, the revision that its contract is to have, and the contract's digest."""
@@ -37,8 +42,16 @@ class HeldContracts:
             if all_known and not any(version.broken_by(held.contract, current) for version in answering):
                 yield held
 
-    def release(self, held: AppliedContract, now_ms: int) -> Record:
+    def release(self, held: AppliedContract, now_ms: int) -> Record | None:
         """The record that brings it into force; of several that follow one revision the first counts. It names who
-        held it, who is the author still.
+        held it, who is the author still. Its schemas are registered first; None where the registry refuses them.
+
+        Raises:
+            Unavailable: the registry is away.
         """
+        try:
+            register_schemas(self._records.registry, held.contract)
+        except IncompatibleSchema as refused:
+            log.error("a held contract stays held", extra={"model": held.model, "reason": str(refused)})
+            return None
         return self._records.record("Contract", record_of(held, RELEASE, held.applied_by, now_ms))

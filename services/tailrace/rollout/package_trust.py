@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.record_types import ModelManifestRecord
@@ -11,6 +11,7 @@ from tailrace.errors import Unavailable
 from tailrace.models.catalog import LEAP, Catalog, Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
+from tailrace.models.package.contract_fit import misfits
 from tailrace.models.package.open import Verified
 from tailrace.models.rollout_state.fold import RolloutState
 from tailrace.rollout.decide import RolloutStep, newly_serving
@@ -83,6 +84,30 @@ class PackageTrust:
         distrust = self.distrust(step.state.model)
         reasons = (distrust(version) for version in sorted(newly_serving(before, step)))
         return next((why for why in reasons if why is not None), None)
+
+    def unfit(
+        self, before: RolloutState, step: RolloutStep, contracts: Sequence[ModelContract]
+    ) -> str | None:
+        """Why what the step has answer, that did not before, can serve none of the contracts; None where it can.
+
+        Args:
+            contracts: the one in force, and one that is held until the versions that answer fit it.
+        """
+        for version in sorted(step.state.answering - before.answering):
+            record = self.catalog.verified(step.state.model, version)
+            if record is None or not contracts:
+                continue
+            try:
+                manifest = Manifest.from_bytes(record["manifest"])
+            except PackageRefused:  # `open` and `untrusted` say so
+                continue
+            reasons = [next(misfits(manifest, contract), None) for contract in contracts]
+            if reasons[0] is not None and None not in reasons:
+                return (
+                    f"version {version} cannot serve the contract in force, and requests would wait: "
+                    f"{reasons[0].what}; take a version that was published under it, or publish one"
+                )
+        return None
 
 
 def evidence_of(manifest: Manifest) -> dict[str, str]:

@@ -40,7 +40,15 @@ from tailrace.models.catalog import Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.rollout_state.fold import Rollouts, RolloutState, state_after
 from tailrace.rollout.alerts import RolloutAlerts
-from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, apply_command, register, reject
+from tailrace.rollout.decide import (
+    BY_ITSELF,
+    RETRAIN,
+    CommandRefused,
+    RolloutStep,
+    apply_command,
+    register,
+    reject,
+)
 from tailrace.rollout.draft import BatchDraft
 from tailrace.rollout.held_contracts import HeldContracts, Released
 from tailrace.rollout.judge import Move, move, relies_on_fallbacks, rolled_back, tried
@@ -185,8 +193,10 @@ class RolloutProcessor:
         """Brings contracts into force that were held, and that what answers now fits."""
         now_ms = max((message.timestamp()[1] for message in batch), default=0)
         for held in self._held.fitting(self._released):
-            draft.records.append(self._held.release(held, now_ms))
-            draft.released.add((held.model, held.revision, held.digest))
+            record = self._held.release(held, now_ms)
+            if record is not None:
+                draft.records.append(record)
+                draft.released.add((held.model, held.revision, held.digest))
 
     # What happens ---
 
@@ -237,11 +247,18 @@ class RolloutProcessor:
         way_back = judge(state, applied.contract, record)
         if way_back is None:
             return
-        why = self._trust.untrusted(state, way_back.step)
+        why = self._refused(state, way_back.step)
         if why is None:
             self._write(way_back, source, draft)
         else:
             draft.records.append(self._alerts.rollback_refused(record, state, way_back, why, source))
+
+    def _refused(self, state: RolloutState, step: RolloutStep) -> str | None:
+        """Why nothing would take up what the step has answer, or why that could not answer."""
+        model = step.state.model
+        applied = (self._contracts.current.get(model), self._contracts.held.get(model))
+        contracts = [each.contract for each in applied if each is not None]
+        return self._trust.untrusted(state, step) or self._trust.unfit(state, step, contracts)
 
     def _move(self, model: str, source: RecordRef, draft: BatchDraft) -> None:
         """Takes the steps that follow by themselves from what is known now."""
@@ -310,7 +327,7 @@ class RolloutProcessor:
             applied = self._contracts.current.get(command["model"])
             state = draft.state(command["model"])
             step = apply_command(state, command, None if applied is None else applied.contract)
-            why = self._trust.untrusted(state, step)
+            why = self._refused(state, step)
             if why is not None:
                 raise CommandRefused(why)
         except CommandRefused as refused:

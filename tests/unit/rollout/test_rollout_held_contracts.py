@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.support.scoring import CONTRACT
 from tests.unit.rollout.test_rollout_logic import Desk
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.schemas import request_schema, subject
 from tailrace.contracts.state.contracts import (
     HOLD,
     RELEASE,
@@ -17,9 +19,12 @@ from tailrace.contracts.state.contracts import (
     Contracts,
     record_of,
 )
+from tailrace.errors import Unavailable
 from tailrace.models.catalog import Catalog
 from tailrace.models.rollout_state.fold import RolloutState
+from tailrace.rollout.decide import promote
 from tailrace.rollout.held_contracts import HeldContracts
+from tailrace.rollout.package_trust import PackageTrust
 from tailrace.streaming.processor import Output
 from tailrace.streaming.records import Record
 from tailrace.testing.control_records import manifest_record
@@ -88,6 +93,65 @@ def test_it_is_released_once_when_a_version_that_fits_answers() -> None:
     assert (released["digest"], released["applied_by"]) == (contract.digest, "ada")
     rollout.happens(rollout.command("freeze"))
     assert len(rollout.released) == 1
+
+
+def newest_request_schema(rollout: Desk) -> Any:
+    latest = rollout.publisher.registry.latest(subject("credit.requests", "credit", "credit"))
+    return latest and latest.schema
+
+
+def test_producers_get_its_schema_when_it_comes_into_force() -> None:
+    rollout = desk()
+    rollout.happens(version(rollout, 2, fits=True))
+    rollout.happens(rollout.command("promote", 2))
+    rollout.publisher.registry.away = True
+    with pytest.raises(Unavailable):
+        rollout.happens(step(rollout, HOLD))
+    rollout.publisher.registry.away = False
+    assert newest_request_schema(rollout) is None
+    rollout.happens(rollout.command("freeze"))
+    assert len(rollout.released) == 1
+    assert newest_request_schema(rollout) == request_schema(load_contract(NOW_IMPUTED))
+
+
+def test_it_stays_held_where_the_registry_refuses_its_schemas() -> None:
+    rollout = desk()
+    rollout.happens(version(rollout, 2, fits=True))
+    rollout.happens(rollout.command("promote", 2))
+    registry = rollout.publisher.registry
+    registry.register("credit.requests-value", {"type": "record", "name": "Another", "fields": []})
+    rollout.happens(step(rollout, HOLD))
+    assert rollout.released == []
+
+
+def test_nobody_goes_back_to_a_version_that_cannot_serve_the_contract() -> None:
+    rollout = desk()
+    rollout.happens(version(rollout, 2, fits=True))
+    rollout.happens(version(rollout, 3))
+    rollout.happens(rollout.command("promote", 2))
+    rollout.happens(step(rollout, HOLD))
+    (_,) = rollout.released
+    steps = len(rollout.steps)
+    for command, number in (("rollback", 1), ("promote", 3)):
+        refused = rollout.happens(rollout.command(command, number))
+        (alert,) = rollout.alerts(refused)
+        assert f"version {number} cannot serve the contract in force" in alert["summary"]
+        assert "debt_ratio" in alert["summary"]
+    assert len(rollout.steps) == steps
+
+
+def test_a_version_that_fits_what_is_held_may_answer_before() -> None:
+    contract = load_contract(CONTRACT)
+    held = load_contract(CONTRACT.replace("debt_ratio: {", "debt_ratio: {missing: impute, "))
+    trust = PackageTrust(lambda record: None, lambda *_: None)  # type: ignore[arg-type, return-value]
+    rollout = desk()
+    trust.catalog.apply(rollout.publisher.control.decode("ModelManifest", version(rollout, 2).value))
+    before = RolloutState("credit", champion=1)
+    going = promote(before, 2, "because")
+    assert trust.unfit(before, going, []) is None
+    assert trust.unfit(before, going, [contract]) is None
+    assert trust.unfit(before, going, [held, contract]) is None
+    assert "debt_ratio" in (trust.unfit(before, going, [held]) or "")
 
 
 def test_it_is_not_released_while_what_answers_does_not_fit() -> None:

@@ -24,7 +24,7 @@ from tailrace.files.drafting.names import field_name, why_renamed
 from tailrace.files.drafting.target import DraftedTarget, Task, draft_target
 from tailrace.files.drafting.times import spacing, time_format
 from tailrace.files.missing import missing_words
-from tailrace.files.numbers import NumberFormat
+from tailrace.files.numbers import Decimal, NumberFormat
 from tailrace.files.table import Table, read_table
 
 
@@ -57,6 +57,7 @@ class DraftOptions:
         missing: words for missing, and ``not:WORD`` for what is a value.
         every_ms: time between two rows of a file without times.
         encoding: of a CSV file.
+        decimal: what stands before the decimals in it.
     """
 
     time: str | None = None
@@ -69,6 +70,7 @@ class DraftOptions:
     missing: Collection[str] = ()
     every_ms: int | None = None
     encoding: str | None = None
+    decimal: Decimal | None = None
 
 
 def draft(path: Path, model: str, target: str, options: DraftOptions, *, team: str, now_ms: int) -> Drafted:
@@ -94,7 +96,8 @@ def draft(path: Path, model: str, target: str, options: DraftOptions, *, team: s
         raise UsageError("--every is for files without times: leave it out, or --time")
     if options.time is None and options.time_format is not None:
         raise UsageError("--time-format says how a column of times is written: name it with --time")
-    table = read_table(path, missing=missing_words(options.missing), encoding=options.encoding)
+    missing = missing_words(options.missing)
+    table = read_table(path, missing=missing, encoding=options.encoding, decimal=options.decimal)
     _require_columns(table, options)
     return _Draft(table, model, options).made(target, team, now_ms)
 
