@@ -111,15 +111,15 @@ def _read_csv(
     if known is not None:
         return read.frame, known, notes
     texts = [without_numbers_words(column, missing.in_numbers(column.name)) for column in read.frame]
-    found = find_format(texts, read.dialect.delimiter, decimal)
-    form = FileFormat(**read.dialect._asdict(), encoding=text.encoding, **found.form._asdict())
-    return read.frame, form, [*notes, *_unsure(texts, found)]
+    guessed = find_format(texts, read.dialect.delimiter, decimal)
+    form = FileFormat(**read.dialect._asdict(), encoding=text.encoding, **guessed.form._asdict())
+    return read.frame, form, [*notes, *_unsure(texts, guessed)]
 
 
-def _unsure(texts: Sequence[pl.Series], found: FoundFormat) -> Iterator[str]:
-    decimal, other = found.form.decimal, "," if found.form.decimal == "." else "."
+def _unsure(texts: Sequence[pl.Series], guessed: FoundFormat) -> Iterator[str]:
+    decimal, other = guessed.form.decimal, "," if guessed.form.decimal == "." else "."
     for column in texts:
-        if column.name in found.unsure:
+        if column.name in guessed.unsure:
             example = column.filter(column.str.contains(r"\d[.,]\d")).first()
             yield (
                 f"{column.name!r}: numbers such as {example!s} can be read in two ways, and are read with {decimal!r} "
