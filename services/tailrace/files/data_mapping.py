@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from ruamel.yaml import YAML
@@ -20,6 +20,7 @@ from tailrace.contracts.language.model_contract import ModelName
 from tailrace.contracts.language.sections import Expression
 from tailrace.contracts.language.yaml_file import read_yaml
 from tailrace.files.missing import MissingWords
+from tailrace.files.numbers import Decimal
 
 _HEADER = (
     "# How rows of a file become requests and labels of this model: for `train`, `replay` and `publish`.\n"
@@ -44,7 +45,7 @@ class FileFormat(Section):
     """Lines before the header."""
     encoding: str = "utf-8"
     """As Python names it."""
-    decimal: Literal[".", ","] = "."
+    decimal: Decimal = "."
     """What stands before decimals."""
     thousands: str = ""
     """What may stand between groups of three digits; a space stands for every kind of space."""

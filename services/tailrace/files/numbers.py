@@ -68,7 +68,9 @@ def has_leading_zeros(texts: pl.Series) -> bool:
     return bool(texts.str.contains(r"^0\d+$").fill_null(value=False).any())
 
 
-def find_format(columns: Iterable[pl.Series], delimiter: str, decimal: Decimal | None = None) -> FoundFormat:
+def find_number_format(
+    columns: Iterable[pl.Series], delimiter: str, decimal: Decimal | None = None
+) -> FoundFormat:
     """How a file writes its numbers, by all columns of texts, words for missing taken out.
 
     ``decimal`` is what stands before decimals, where it was told. Where a point or comma may mean either, columns of

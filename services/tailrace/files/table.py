@@ -14,7 +14,7 @@ from tailrace.files.csv_reader import Dialect, read_texts
 from tailrace.files.data_mapping import FileFormat
 from tailrace.files.inference import InferredColumn, infer
 from tailrace.files.missing import MissingWords, without_numbers_words
-from tailrace.files.numbers import Decimal, FoundFormat, NumberFormat, find_format
+from tailrace.files.numbers import Decimal, FoundFormat, NumberFormat, find_number_format
 from tailrace.files.parquet_reader import read_typed
 
 
@@ -111,7 +111,7 @@ def _read_csv(
     if known is not None:
         return read.frame, known, notes
     texts = [without_numbers_words(column, missing.in_numbers(column.name)) for column in read.frame]
-    guessed = find_format(texts, read.dialect.delimiter, decimal)
+    guessed = find_number_format(texts, read.dialect.delimiter, decimal)
     form = FileFormat(**read.dialect._asdict(), encoding=text.encoding, **guessed.form._asdict())
     return read.frame, form, [*notes, *_unsure(texts, guessed)]
 

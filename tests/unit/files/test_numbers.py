@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from tailrace.files.numbers import NumberFormat, are_whole, find_format, numbers, whole_numbers
+from tailrace.files.numbers import NumberFormat, are_whole, find_number_format, numbers, whole_numbers
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_decimals_are_no_whole_numbers() -> None:
 def test_columns_that_are_sure_decide_for_the_file(
     columns: list[list[str]], delimiter: str, form: NumberFormat
 ) -> None:
-    assert find_format([pl.Series(values) for values in columns], delimiter).form == form
+    assert find_number_format([pl.Series(values) for values in columns], delimiter).form == form
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_columns_that_could_be_read_otherwise_are_named(
     columns: list[list[str]], delimiter: str, unsure: list[str]
 ) -> None:
     series = [pl.Series(str(number), values) for number, values in enumerate(columns)]
-    assert find_format(series, delimiter).unsure == unsure
-    assert find_format(series, delimiter, ".").unsure == []
+    assert find_number_format(series, delimiter).unsure == unsure
+    assert find_number_format(series, delimiter, ".").unsure == []
 
 
 def test_what_stands_before_decimals_can_be_told() -> None:
     amounts = pl.Series("amount", ["4.152", "1.000"])
-    assert find_format([amounts], ";", ",").form == NumberFormat(",", ".")
+    assert find_number_format([amounts], ";", ",").form == NumberFormat(",", ".")
     assert numbers(amounts, NumberFormat(",", ".")).to_list() == [4152, 1000]
-    assert find_format([amounts], ";", ".").form == NumberFormat()
+    assert find_number_format([amounts], ";", ".").form == NumberFormat()
